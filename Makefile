@@ -1,0 +1,58 @@
+# fedpress: two commands do everything on a machine with Python 3.11+, make and a C compiler.
+#
+#   make demo     set up, then the main job: 10 client processes, compressed both ways, and its report
+#   make test     set up, then all the tests
+#   make check    set up, then lint, types, the proto check and the tests: what CI runs
+#   make fleet    a server and four clients in containers (needs Docker with compose)
+#   make bench    the figures of the README, measured (see simulations/benchmarks)
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    ?= runs/demo
+
+.PHONY: demo test check lint types protos proto-check bench fleet setup clean
+
+setup: $(VENV)/.ready
+
+# Strict editable installs link files one by one: a file added or removed means installing again.
+SOURCES := $(shell git ls-files '*.py' '*.proto' '*.j2' 2>/dev/null | cksum | cut -d' ' -f1)
+
+$(VENV)/.ready: pyproject.toml constraints.txt $(VENV)/.files-$(SOURCES)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.files-$(SOURCES): | $(VENV)/bin/python
+	@rm -f $(VENV)/.files-*; touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+demo: setup
+	$(BIN)/fedpress simulate simulations/demo.toml --fresh
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: lint types proto-check test
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+protos: setup
+	rm -rf build/protos && mkdir -p build/protos
+	$(BIN)/python -m grpc_tools.protoc -I fedpress/protos=protos --python_out=build/protos --pyi_out=build/protos \
+	  fedpress/protos/fleet.proto
+	cp build/protos/fedpress/protos/* protos/
+
+proto-check: protos
+	git diff --exit-code -- protos
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

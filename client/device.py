@@ -1,0 +1,323 @@
+"""A device at work: performs what its ``Session`` asks for, with a link, a vault and a trainer, and says how it went.
+
+``run()`` goes on until the run is over; ``step()`` performs one action, which lets a simulation drive many devices in
+one thread. What a person should hear of it goes to a listener as ``Note``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from fedpress.client import actions, events
+from fedpress.client.link import Link
+from fedpress.client.session import Session
+from fedpress.client.trainers.trainer import Trainer
+from fedpress.client.vault import Identity, Vault
+from fedpress.client.work import Done, perform
+from fedpress.compression import registry
+from fedpress.compression.download import rebuild
+from fedpress.compression.stream import Stream
+from fedpress.errors import BudgetSpent, DecodeError, FedpressError, Refused, ServerGone, SpecError, VaultError
+from fedpress.params import Spec, TensorSpec
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.calls import PROTOCOL
+
+#: Most bytes a ticket's recipe may have: so many uncompressed models, and room for headers of small ones.
+_RECIPE_MODELS, _RECIPE_SLACK = 8, 1 << 20
+
+
+Kind: TypeAlias = Literal[
+    "enrolled",
+    "fetched",
+    "evaluated",
+    "trained",
+    "pushed",
+    "dropped",
+    "declined",
+    "refused",
+    "gone",
+    "back",
+    "done",
+]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that happened, for people and progress views. ``round`` is 0 outside of any."""
+
+    kind: Kind
+    text: str
+    round: int = 0
+
+
+class Device:
+    """One device in one run.
+
+    ``name``: what people call it, unique in the run; its random draws depend on it. ``task``: what it has data for.
+    ``patience``: seconds it waits for work in one call; None: as long as the server holds it. ``stop``: set it, and the
+    device ends after the action in hand. ``sleep`` and ``clock`` (seconds, monotonic) are arguments for simulations.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        vault: Vault,
+        trainer: Trainer,
+        name: str,
+        task: str,
+        device_class: str = "any",
+        patience: float | None = None,
+        stop: threading.Event | None = None,
+        listener: Callable[[Note], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        self.name = name
+        self.session = Session(Stream.of(name, "backoff"))
+        self._link = link
+        self._vault = vault
+        self._trainer = trainer
+        self._task = task
+        self._device_class = device_class
+        self._patience = patience
+        self._stop = threading.Event() if stop is None else stop
+        self._listener = listener
+        self._clock = clock
+        self._sleep = self._stop.wait if sleep is None else sleep
+        self._seed = 0
+        self._round = 0
+        self._part = bytearray()
+        self._blobs: dict[str, bytes] = {}
+
+    @property
+    def stopped(self) -> actions.Stop | None:
+        """Why there is nothing more to do, once there is not."""
+        action = self.session.action
+        return action if isinstance(action, actions.Stop) else None
+
+    def run(self) -> str:
+        """Take part until the run is over, the device cannot go on, or ``stop`` is set; returns the reason.
+
+        Raises VaultError, and SpecError where the device's model is not the run's.
+        """
+        while (end := self.stopped) is None:
+            if self._stop.is_set():
+                return "stopped"
+            self.step()
+        return end.reason
+
+    def step(self) -> actions.Action:
+        """Perform the session's action; returns what it was. After the end it does nothing."""
+        action, reachable = self.session.action, self.session.reachable
+        if isinstance(action, actions.Stop):
+            return action
+        trouble = ""
+        try:
+            event: events.Event = _PERFORM[type(action)](self, action)
+        except ServerGone as error:
+            event, trouble = events.Gone(kept=len(self._part)), str(error)
+        except Refused as error:
+            event = events.Refused(error.fault, str(error), error.retry_after)
+            self._say("refused", f"{error} ({error.fault})")
+        after = self.session.on(event)
+        if reachable and not self.session.reachable:
+            self._say("gone", f"{trouble} Waiting for it.")
+        elif self.session.reachable and not reachable:
+            self._say("back", "The server is back.")
+        if isinstance(after, actions.Stop):
+            self._say("done", after.reason)
+        return action
+
+    def _enrol(self, action: actions.DoEnrol) -> events.Event:
+        known = self._vault.identity
+        if action.fresh or (known is not None and known.server != self._link.server):
+            known = None
+        reply = self._link.enrol(
+            pb.EnrolRequest(
+                protocol=PROTOCOL,
+                name=self.name,
+                client_id=known.client_id if known else "",
+                key=known.key if known else "",
+                capabilities=self._capabilities(),
+                task=self._task,
+                spec_hash=self._trainer.spec.hash,
+            )
+        )
+        if reply.protocol != PROTOCOL:
+            raise Refused("FAULT_PROTOCOL", f"The server speaks protocol {reply.protocol}, this device {PROTOCOL}.")
+        spec = Spec(tuple(TensorSpec(t.name, tuple(t.shape), t.dtype) for t in reply.spec))
+        _fits(spec, self._trainer.spec)
+        self._link.authenticate(reply.client_id, reply.key)
+        self._vault.enrol(Identity(reply.client_id, reply.key, self._link.server, reply.run_id, spec))
+        self._seed = reply.seed
+        if self._patience is None:
+            self._patience = max(0.0, reply.long_poll_seconds)
+        self._say("enrolled", f"Enrolled as '{self.name}' in run {reply.run_id}, task '{reply.task}'.")
+        pending = self._vault.pending
+        return events.Enrolled(self._vault.model_hash, pending.header.ticket if pending else "")
+
+    def _ask_work(self, action: actions.AskWork) -> events.Event:
+        request = pb.WorkRequest(
+            held_model=action.held, capabilities=self._capabilities(), wait_seconds=self._patience or 0.0
+        )
+        reply = self._link.get_work(request)
+        kind = reply.WhichOneof("answer")
+        if kind is None:
+            raise Refused(
+                "FAULT_PROTOCOL", "The server answered a request for work with nothing that this device knows."
+            )
+        if kind == "ticket":
+            self._round = reply.ticket.round
+            wanted = {blob.hash for blob in reply.ticket.recipe}
+            self._blobs = {name: data for name, data in self._blobs.items() if name in wanted}
+        return _ANSWERS[kind](reply)
+
+    def _fetch(self, action: actions.Fetch) -> events.Event:
+        blob, part = action.blob, self._part
+        del part[action.offset :]
+        if blob.hash in self._blobs:
+            return events.GotBlob()
+        limit = _RECIPE_MODELS * self._trainer.spec.nbytes + _RECIPE_SLACK
+        if blob.bytes + sum(map(len, self._blobs.values())) > limit:
+            raise Refused("FAULT_MALFORMED", f"The server offers more than {limit} bytes for a model of this size.")
+        for chunk in self._link.fetch(blob.hash, action.offset):
+            part += chunk
+            if len(part) > blob.bytes:
+                break
+        if len(part) != blob.bytes or hashlib.sha256(part).hexdigest() != blob.hash:
+            self._say("refused", f"A blob arrived with {len(part)} bytes that are not those of its hash; once more.")
+            return events.BadBlob()
+        self._blobs[blob.hash] = bytes(part)
+        part.clear()
+        self._say("fetched", f"{blob.bytes} bytes, {blob.codec}.")
+        return events.GotBlob()
+
+    def _rebuild(self, action: actions.Rebuild) -> events.Event:
+        ticket, vault = action.ticket, self._vault
+        if vault.identity is None:
+            raise VaultError(f"Expected an identity in '{vault.directory}'.")
+        blobs = [(blob.codec, blob.full, self._blobs[blob.hash]) for blob in ticket.recipe]
+        self._blobs = {}
+        if not blobs and vault.model_hash and vault.model_hash == ticket.model:
+            return events.Rebuilt()
+        try:
+            model = rebuild(vault.model or None, blobs, vault.identity.spec, ticket.model)
+        except (DecodeError, SpecError) as error:
+            vault.let_go()
+            self._say("refused", f"The model could not be rebuilt: {error}")
+            return events.RebuildFailed(f"the model could not be rebuilt: {error}")
+        vault.hold(model, ticket.model)
+        return events.Rebuilt()
+
+    def _train(self, action: actions.Train) -> events.Event:
+        ticket, vault = action.ticket, self._vault
+        try:
+            outcome = perform(
+                ticket, vault.model, vault.kept, vault.history, self._trainer, self._seed, self.name, self._clock
+            )
+        except BudgetSpent as error:
+            return events.CannotTrain(str(error))
+        except FedpressError as error:
+            return events.CannotTrain(str(error), final=True)
+        if outcome.history != vault.history:
+            vault.spend(outcome.history)
+        if not isinstance(outcome, Done):
+            return events.CannotTrain(outcome.reason)
+        vault.propose(outcome.pending)
+        report = outcome.pending.header.report
+        told = f"loss {report.loss:.4f}, " if report.loss else ""
+        told += f"epsilon {report.epsilon:.3f}, " if report.epsilon else ""
+        kind: Kind = "evaluated" if ticket.work == pb.WORK_EVALUATE else "trained"
+        self._say(kind, f"{told}{report.examples} examples, {len(outcome.pending.payload)} bytes to send.")
+        return events.Trained()
+
+    def _decline(self, action: actions.Decline) -> events.Event:
+        self._say("declined", action.reason)
+        self._link.decline(action.ticket, action.reason)
+        return events.Acknowledged()
+
+    def _ask_offset(self, action: actions.AskOffset) -> events.Event:
+        reply = self._link.offset(action.ticket)
+        return events.GotOffset(reply.offset, reply.acknowledged)
+
+    def _push(self, action: actions.Push) -> events.Event:
+        pending = self._vault.pending
+        if pending is None or pending.header.ticket != action.ticket:
+            raise VaultError(f"Expected the update for ticket '{action.ticket}' in '{self._vault.directory}'.")
+        header = pb.PushHeader()
+        header.CopyFrom(pending.header)
+        header.offset = action.offset
+        self._link.push(header, pending.payload)
+        return events.Acknowledged()
+
+    def _commit(self, action: actions.Commit) -> events.Event:
+        self._vault.commit(action.ticket)
+        self._say("pushed", "The update was acknowledged.")
+        return events.Settled()
+
+    def _drop(self, action: actions.Drop) -> events.Event:
+        self._vault.drop(action.ticket)
+        self._say("dropped", action.reason)
+        return events.Settled()
+
+    def _rest(self, action: actions.Sleep) -> events.Event:
+        self._sleep(action.seconds)
+        return events.Rested()
+
+    def _capabilities(self) -> pb.Capabilities:
+        traffic = self._link.traffic
+        return pb.Capabilities(
+            codecs=registry.ids(),
+            trainers=[self._trainer.name],
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            cores=os.cpu_count() or 0,
+            device_class=self._device_class,
+            link_up_bytes_per_s=traffic.up.bytes_per_s,
+            link_down_bytes_per_s=traffic.down.bytes_per_s,
+        )
+
+    def _say(self, kind: Kind, text: str) -> None:
+        if self._listener is not None:
+            self._listener(Note(kind, text, self._round))
+
+
+def _fits(shared: Spec, own: Spec) -> None:
+    """Raise SpecError, naming the tensor, unless ``shared`` is ``own`` less some tensors, in the same order."""
+    mine = {t.name: t for t in own}
+    for t in shared:
+        if t.name not in mine or mine[t.name] != t:
+            have = f"{mine[t.name].dtype}{list(mine[t.name].shape)}" if t.name in mine else "no such tensor"
+            raise SpecError(
+                f"The run trains a tensor '{t.name}' {t.dtype}{list(t.shape)}, this device's model has {have}: "
+                "is its task, or its version of it, another one?"
+            )
+    if list(shared.names) != [n for n in own.names if n in set(shared.names)]:
+        raise SpecError("The run's tensors are those of this device's model in another order: is its task another one?")
+
+
+_ANSWERS: Final[Mapping[str, Callable[[pb.WorkReply], events.Event]]] = {
+    "ticket": lambda reply: events.GotTicket(reply.ticket),
+    "wait": lambda reply: events.GotWait(reply.wait.seconds),
+    "finished": lambda reply: events.GotFinished(reply.finished.reason),
+}
+_PERFORM: Final[Mapping[type, Callable[[Device, Any], events.Event]]] = {
+    actions.DoEnrol: Device._enrol,
+    actions.AskWork: Device._ask_work,
+    actions.Fetch: Device._fetch,
+    actions.Rebuild: Device._rebuild,
+    actions.Train: Device._train,
+    actions.Decline: Device._decline,
+    actions.AskOffset: Device._ask_offset,
+    actions.Push: Device._push,
+    actions.Commit: Device._commit,
+    actions.Drop: Device._drop,
+    actions.Sleep: Device._rest,
+}
+if set(_PERFORM) != set(get_args(actions.Action)) - {actions.Stop}:
+    raise RuntimeError("A device must be able to perform every action but Stop.")

@@ -1,0 +1,1 @@
+"""The client half of each strategy, one file per published algorithm."""

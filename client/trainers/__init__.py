@@ -1,0 +1,1 @@
+"""What turns a model and local data into a better model."""

@@ -1,0 +1,114 @@
+"""One ticket's work, from the model that arrived to an update ready to be sent. No link, no files.
+
+The walk, in the order that keeps privacy true: measure the arriving model -> train (local privacy acts inside) -> delta
+against the base -> the rule keeps what is personal -> encode with feedback. What the device will remember of it comes
+back beside the payload, as something still to be acknowledged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from math import isfinite
+from typing import NamedTuple
+
+from fedpress.client.rules.rule import rule
+from fedpress.client.trainers.trainer import Trainer
+from fedpress.client.vault import Kept, Pending
+from fedpress.compression.codec import Context
+from fedpress.compression.payload import seal
+from fedpress.compression.registry import parse
+from fedpress.compression.stream import Stream
+from fedpress.errors import SpecError
+from fedpress.params import Spec, Tensors, finite, subtract
+from fedpress.privacy import accounting
+from fedpress.privacy.accounting import History
+from fedpress.protos import fleet_pb2 as pb
+
+
+class Done(NamedTuple):
+    """The update, and everything this device's data has spent, this round included."""
+
+    pending: Pending
+    history: History
+
+
+class Declined(NamedTuple):
+    """Nothing worth sending came of it."""
+
+    reason: str
+    history: History
+
+
+def perform(
+    ticket: pb.Ticket,
+    shared: Tensors,
+    kept: Kept,
+    history: History,
+    trainer: Trainer,
+    seed: int,
+    name: str,
+    clock: Callable[[], float],
+) -> Done | Declined:
+    """Do what ``ticket`` says to the model whose shared tensors are ``shared``.
+
+    Everything drawn depends on ``seed``, ``name`` and the ticket's round alone. Raises BudgetSpent before any training
+    that would overspend, SpecError, CodecError, PrivacyError or PlanError for work this device could never do.
+    """
+    local = rule(ticket.rule, trainer.spec)
+    model = local.merge(shared, _personal(ticket.rule, kept.personal, trainer, seed))
+    report = pb.Report()
+    if ticket.evaluate or ticket.work == pb.WORK_EVALUATE:
+        metrics, report.held_out = trainer.evaluate(model)
+        report.metrics.update({key: value for key, value in metrics.items() if isfinite(value)})
+    if ticket.work == pb.WORK_EVALUATE:
+        return Done(_pending(ticket, b"", report, kept), history)
+
+    privacy = ticket.privacy if ticket.HasField("privacy") else None
+    began = clock()
+    trained = trainer.train(model, ticket.training, Stream.of(seed, name, ticket.round, "train"), privacy, history)
+    report.train_seconds = clock() - began
+    report.examples, report.steps = trained.examples, trained.steps
+    if privacy is None:
+        report.loss = trained.loss if isfinite(trained.loss) else 0.0
+    else:  # the loss of private examples would leave without noise
+        history = accounting.extended(history, trained.spent) if trained.spent else history
+        report.epsilon = accounting.epsilon(history, privacy.delta)
+    if trained.examples == 0:
+        return Declined("no examples to train on", history)
+
+    after, personal = local.split(trained.tensors)
+    delta = subtract(after, shared)
+    if not (finite(delta) and finite(personal)):
+        return Declined("training diverged: the model is not finite; lower train.lr", history)
+    codec = parse(ticket.upload_codec)
+    residual = kept.residual if kept.codec == codec.text else codec.init(Spec.of(delta))
+    began = clock()
+    context = Context(ticket.seed, ticket.round)
+    payload, residual = seal(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode"))
+    report.encode_seconds = clock() - began
+    if len(payload) > ticket.max_update_bytes:
+        return Declined(
+            f"the update has {len(payload)} bytes, more than the {ticket.max_update_bytes} allowed", history
+        )
+    return Done(_pending(ticket, payload, report, Kept(codec.text, residual, {**kept.personal, **personal})), history)
+
+
+def _personal(said: pb.Rule, kept: Tensors, trainer: Trainer, seed: int) -> Tensors:
+    """The device's own tensors: what it kept where that fits this model, the run's initial ones where not."""
+    shapes = {t.name: t.shape for t in trainer.spec}
+    unknown = [n for n in said.personal if n not in shapes]
+    if unknown:
+        raise SpecError(f"Expected personal tensors of this device's model, got '{unknown[0]}' from the server.")
+    fitting = {n: kept[n] for n in said.personal if n in kept and kept[n].shape == shapes[n]}
+    if len(fitting) == len(said.personal):
+        return fitting
+    return {**{n: a for n, a in trainer.initial(seed).items() if n in said.personal}, **fitting}
+
+
+def _pending(ticket: pb.Ticket, payload: bytes, report: pb.Report, kept: Kept) -> Pending:
+    digest = hashlib.sha256(payload).hexdigest()
+    header = pb.PushHeader(
+        ticket=ticket.id, model=ticket.model, bytes=len(payload), sha256=digest, offset=0, report=report
+    )
+    return Pending(header, payload, kept)

@@ -1,0 +1,146 @@
+"""Chain: one codec after the other, each working on what the one before it left.
+
+The bytes of the stages follow one another, the last stage's without a length, each other's behind its length as a
+base-128 varint (low seven bits first, the high bit set on all bytes but the last, as in Protocol Buffers).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from fedpress.compression.codec import Bytes, Context, State, Wire, part, prefixed
+from fedpress.compression.options import Options
+from fedpress.compression.stage import Stage
+from fedpress.compression.stream import Stream
+from fedpress.errors import CodecError, DecodeError
+from fedpress.params import Spec, Tensors, TensorSpec
+
+_PROBE: Final = Spec((TensorSpec("probe", (2, 2)),))
+_MOST_STAGES: Final = 8
+_LONGEST_VARINT: Final = 5
+
+
+@dataclass(frozen=True)
+class Chain(Options):
+    """Two or more stages, of which the last, and only the last, leaves nothing."""
+
+    stages: tuple[Stage, ...]
+    id: ClassVar[str] = "chain"
+
+    def __post_init__(self) -> None:
+        for stage in self.stages:
+            if not isinstance(stage, Stage):
+                raise CodecError(f"Expected plain stages in a chain, got '{stage.text}'; 'ef' stands first of all.")
+        if not 2 <= len(self.stages) <= _MOST_STAGES:
+            raise CodecError(f"Expected 2 to {_MOST_STAGES} stages in a chain, got {len(self.stages)}.")
+        for stage, follower in zip(self.stages, self.stages[1:], strict=False):
+            if finishes(stage):
+                raise CodecError(f"Expected nothing after the last stage '{stage.text}', got '{follower.text}'.")
+        if not finishes(self.stages[-1]):
+            raise CodecError(f"Expected a last stage after '{self.stages[-1].text}', such as 'raw' or 'int8'.")
+
+    @property
+    def text(self) -> str:
+        """The stages' texts with ``+`` between them."""
+        return "+".join(stage.text for stage in self.stages)
+
+    @property
+    def commutes_with_sum(self) -> bool:
+        """If all stages do."""
+        return all(stage.commutes_with_sum for stage in self.stages)
+
+    @property
+    def unbiased(self) -> bool:
+        """If all stages are: decoding is linear in the rest, so means pass through."""
+        return all(stage.unbiased for stage in self.stages)
+
+    def init(self, spec: Spec) -> State:
+        """The states of the stages, under their positions."""
+        return prefixed({str(i): s.init(of) for i, (s, of) in enumerate(self._with_specs(spec))})
+
+    def rest(self, spec: Spec) -> Spec:
+        """Nothing is left."""
+        return self.stages[-1].rest(spec)
+
+    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
+        """Each stage encodes what the one before it left."""
+        sides: list[Bytes] = []
+        states: dict[str, State] = {}
+        for i, stage in enumerate(self.stages):
+            wire, states[str(i)] = stage.encode(tensors, part(state, str(i)), context, rng)
+            sides.append(wire.side)
+            tensors = wire.rest
+        return Wire(_join(sides), tensors), prefixed(states)
+
+    def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
+        """From the last stage back to the first. Raises DecodeError."""
+        tensors, states = wire.rest, {}
+        sides = _split(wire.side, len(self.stages))
+        for i, (stage, of) in reversed(list(enumerate(self._with_specs(spec)))):
+            tensors, states[str(i)] = stage.decode(Wire(sides[i], tensors), part(state, str(i)), context, of)
+        return tensors, prefixed(states)
+
+    def error_bound(self, tensors: Tensors) -> float:
+        """Squared sum of the stages' errors: decoding keeps distances, so Minkowski's inequality holds."""
+        error = 0.0
+        for stage in self.stages:
+            error += math.sqrt(stage.error_bound(tensors))
+            tensors = stage.largest_rest(tensors)
+        return error**2
+
+    def max_bytes(self, spec: Spec) -> int:
+        """The stages' bounds and their lengths."""
+        sizes = [stage.max_bytes(of) for stage, of in self._with_specs(spec)]
+        return sum(sizes) + sum(len(_varint(size)) for size in sizes[:-1])
+
+    def _with_specs(self, spec: Spec) -> list[tuple[Stage, Spec]]:
+        pairs = []
+        for stage in self.stages:
+            pairs.append((stage, spec))
+            spec = stage.rest(spec)
+        return pairs
+
+
+def finishes(stage: Stage) -> bool:
+    """True if ``stage`` leaves nothing, whatever it is given."""
+    return not len(stage.rest(_PROBE))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _join(sides: Sequence[Bytes]) -> bytes:
+    *framed, last = sides
+    return b"".join([piece for side in framed for piece in (_varint(len(side)), side)] + [last])
+
+
+def _split(data: Bytes, count: int) -> list[Bytes]:
+    sides: list[Bytes] = []
+    at = 0
+    for _ in range(count - 1):
+        size, shift = 0, 0
+        while True:
+            if at >= len(data) or shift >= 7 * _LONGEST_VARINT:
+                raise DecodeError("Expected the length of a stage's bytes, got the payload's end or a number too long.")
+            byte = data[at]
+            at += 1
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        if byte == 0 and shift > 7:
+            raise DecodeError("Expected a stage's length in as few bytes as possible.")
+        if size > len(data) - at:
+            raise DecodeError(f"Expected {size} bytes of a stage, got {len(data) - at}.")
+        sides.append(data[at : at + size])
+        at += size
+    return [*sides, data[at:]]

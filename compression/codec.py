@@ -1,0 +1,100 @@
+"""The codec's contract. Everything that makes bytes of tensors in fedpress keeps it.
+
+The laws, which one suite (``tests/compression/test_laws.py``) holds against every codec:
+
+1. **Round trip.** ``decode(encode(x))`` has the spec of ``x`` and a squared error of at most ``error_bound(x)``, always
+   for a deterministic codec, in the mean for a randomised one.
+2. **Unbiased where it says so.** With ``unbiased`` true, the mean of ``decode(encode(x))`` over seeds is ``x``.
+3. **Same bytes.** The same tensors, state, context and seed give the same bytes on every platform.
+4. **Nothing that arrives decides memory.** What a decoder allocates follows from the spec and the codec's own options.
+   A malformed payload raises ``DecodeError`` in bounded time; so does a NaN or an infinity in it.
+5. **State is returned, never mutated.** A sender commits the new state only when the receiver acknowledged the payload.
+
+A codec is a frozen dataclass; its fields are its options. They live outside the payload, as JSON or as the one-line
+text of ``fedpress.compression.registry``.
+
+**Chains.** A codec need not finish the job: ``encode`` gives a ``Wire`` with the codec's own bytes (``side``) and the
+tensors it leaves to the next codec (``rest``): top-k leaves its values, a quantiser leaves nothing. ``rest(spec)`` says
+beforehand what will be left, which is how the decoder knows every shape without being told. ``Chain`` composes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeAlias
+
+from fedpress.compression.stream import Stream
+from fedpress.params import Spec, Tensors
+
+#: A payload or a piece of one. Decoders read through views, so that a raw model is not copied.
+Bytes: TypeAlias = bytes | memoryview
+
+#: What one side remembers between rounds, by name. Plain tensors, so that vault and store can keep it as safetensors.
+State: TypeAlias = Tensors
+NOTHING: State = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Context:
+    """What both ends hold anyway. ``seed`` comes with the ticket; ``round`` counts from 1."""
+
+    seed: int = 0
+    round: int = 0
+
+
+class Wire(NamedTuple):
+    """One codec's output: its own bytes, and the tensors left for the next codec ({} when it is the last)."""
+
+    side: Bytes
+    rest: Tensors
+
+
+class Codec(Protocol):
+    """See the module's docstring for the laws."""
+
+    @property
+    def id(self) -> str:
+        """Stable name; the same id means mutually decodable."""
+
+    @property
+    def text(self) -> str:
+        """The canonical one-line text: ``parse(codec.text) == codec``."""
+
+    @property
+    def commutes_with_sum(self) -> bool:
+        """What is left to send after this codec may be summed before decoding (secure aggregation)."""
+
+    @property
+    def unbiased(self) -> bool:
+        """The mean over seeds of what is decoded is what was encoded."""
+
+    def init(self, spec: Spec) -> State:
+        """What a *sender* remembers before its first payload; ``NOTHING`` if it needs no memory."""
+
+    def rest(self, spec: Spec) -> Spec:
+        """The spec of ``Wire.rest`` for tensors of ``spec``. Empty when this codec finishes the job."""
+
+    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
+        """Encode float32 ``tensors``. ``rng`` is the sender's own randomness. Returns the wire and the *new* state."""
+
+    def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
+        """Inverse of ``encode`` up to the error bound. Raises DecodeError. Most codecs ignore ``state``."""
+
+    def error_bound(self, tensors: Tensors) -> float:
+        """Upper bound on the squared L2 error of a round trip of these tensors (in the mean, if randomised)."""
+
+    def max_bytes(self, spec: Spec) -> int:
+        """Upper bound on ``len(Wire.side)`` for any tensors of ``spec``: of the payload, if nothing is left."""
+
+
+def prefixed(state: Mapping[str, State]) -> State:
+    """One flat state of several, each under its key and a slash."""
+    return {f"{key}/{name}": array for key, part in state.items() for name, array in part.items()}
+
+
+def part(state: State, key: str) -> State:
+    """The state that ``prefixed`` filed under ``key``."""
+    start = f"{key}/"
+    return {name[len(start) :]: array for name, array in state.items() if name.startswith(start)}

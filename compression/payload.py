@@ -1,0 +1,49 @@
+"""Payloads: a codec's bytes as they travel, sealed by the sender and opened by whoever does not trust it."""
+
+from __future__ import annotations
+
+from fedpress.compression.codec import Codec, Context, State, Wire
+from fedpress.compression.stream import Stream
+from fedpress.errors import CodecError, DecodeError, SpecError
+from fedpress.params import Spec, Tensors, finite
+
+
+def seal(codec: Codec, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[bytes, State]:
+    """The payload for finite float32 ``tensors``, and the sender's new state: keep it once acknowledged.
+
+    Raises SpecError for other dtypes, NaN or infinity, or a state of another model; CodecError for an unfinished codec.
+    """
+    _finished(codec, Spec.of(tensors))
+    if not finite(tensors):
+        bad = [n for n in tensors if not finite({n: tensors[n]})]
+        raise SpecError(f"Expected finite numbers to encode, got NaN or infinity in {', '.join(bad)}: did it diverge?")
+    wire, new = codec.encode(tensors, state, context, rng)
+    return bytes(wire.side), new
+
+
+def unseal(
+    codec: Codec, payload: bytes | bytearray | memoryview, state: State, context: Context, spec: Spec
+) -> tuple[Tensors, State]:
+    """The tensors of ``spec`` in a payload, and the receiver's new state. Of ``raw`` they are views of ``payload``.
+
+    Raises DecodeError for everything that is not a payload of this codec and spec, and for NaN and infinity;
+    CodecError for an unfinished codec.
+    """
+    limit = max_bytes(codec, spec)
+    if len(payload) > limit:
+        raise DecodeError(f"Expected at most {limit} bytes for '{codec.text}', got {len(payload)}.")
+    tensors, new = codec.decode(Wire(memoryview(payload).toreadonly(), {}), state, context, spec)
+    if not finite(tensors):
+        raise DecodeError(f"Expected finite numbers in a payload of '{codec.text}', got NaN or infinity.")
+    return tensors, new
+
+
+def max_bytes(codec: Codec, spec: Spec) -> int:
+    """The most bytes that a payload for ``spec`` can have. Raises CodecError for an unfinished codec."""
+    _finished(codec, spec)
+    return codec.max_bytes(spec)
+
+
+def _finished(codec: Codec, spec: Spec) -> None:
+    if len(codec.rest(spec)):
+        raise CodecError(f"Expected a codec that finishes the job, got '{codec.text}': add '+raw' or '+int8'.")

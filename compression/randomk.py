@@ -1,0 +1,76 @@
+"""Random-k: k coordinates drawn from the seed that both ends share; no index travels (Konečný et al. 2016, "random
+mask").
+
+The coordinates are the first k distinct numbers of ``Stream.of("randomk", seed)``, each taken modulo n: any language
+draws them in ten lines. Above a density of one half the coordinates left out are drawn instead. With the same seed on
+all devices the values may be summed before decoding, which is what secure aggregation needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpress.compression.codec import Context, State, Wire
+from fedpress.compression.sparse import VALUES, Sparse, largest_values, scatter, squared_norm
+from fedpress.compression.stream import Stream
+from fedpress.errors import DecodeError
+from fedpress.params import Array, Spec, Tensors, flatten
+
+
+@dataclass(frozen=True)
+class RandomK(Sparse):
+    """A random share ``density`` of parameters, by the shared seed; ``unbiased`` scales what is sent by n/k."""
+
+    unbiased: bool = True
+    id: ClassVar[str] = "randomk"
+    commutes_with_sum: ClassVar[bool] = True
+
+    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
+        """Side: nothing. Rest: the values, in index order."""
+        vector = flatten(tensors)
+        indices = draw(context.seed, self.kept(vector.size), vector.size)
+        return Wire(b"", {VALUES: self._scaled(vector[indices], vector.size)}), state
+
+    def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
+        """Zeros where nothing was sent. Raises DecodeError."""
+        if len(wire.side):
+            raise DecodeError(f"Expected no bytes beside the values of random-k, got {len(wire.side)}.")
+        return scatter(draw(context.seed, self.kept(spec.size), spec.size), wire, spec), state
+
+    def largest_rest(self, tensors: Tensors) -> Tensors:
+        """The largest values, scaled: no seed draws larger ones."""
+        size = Spec.of(tensors).size
+        return {VALUES: self._scaled(largest_values(tensors, self.kept(size)), size)}
+
+    def error_bound(self, tensors: Tensors) -> float:
+        """In the mean over seeds: (n/k - 1) times the squared norm if unbiased, else (1 - k/n)."""
+        share = self.share(Spec.of(tensors).size)
+        return (1 / share - 1 if self.unbiased else 1 - share) * squared_norm(tensors)
+
+    def max_bytes(self, spec: Spec) -> int:  # noqa: ARG002
+        """No bytes beside the values."""
+        return 0
+
+    def _scaled(self, values: Array, size: int) -> Array:
+        return values * np.float32(size / max(1, values.size)) if self.unbiased else values
+
+
+def draw(seed: int, k: int, n: int) -> NDArray[np.int64]:
+    """``k`` distinct indices below ``n``, increasing, the same for the same ``seed`` everywhere. int64[k]."""
+    if 2 * k > n:
+        left_out = np.ones(n, bool)
+        left_out[draw(seed, n - k, n)] = False
+        return np.flatnonzero(left_out)
+    if not k:
+        return np.zeros(0, np.int64)
+    draws = k + k // 2 + 16
+    while True:
+        numbers = (Stream.of("randomk", seed).u64(draws) % np.uint64(n)).astype(np.int64)
+        distinct, first = np.unique(numbers, return_index=True)
+        if distinct.size >= k:
+            return np.sort(distinct[np.argsort(first)[:k]])
+        draws *= 2

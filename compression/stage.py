@@ -1,0 +1,52 @@
+"""What the codecs that stand in a chain have in common: options, no memory, and a way to bound what they leave."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from fedpress.compression.codec import NOTHING, Context, State, Wire
+from fedpress.compression.options import Options
+from fedpress.compression.stream import Stream
+from fedpress.params import Spec, Tensors
+
+_NO_SPEC = Spec(())
+
+
+class Stage(Options, ABC):
+    """One stage of a chain; the laws are in ``fedpress.compression.codec``. By default without memory, and the last."""
+
+    commutes_with_sum: ClassVar[bool] = False
+
+    def init(self, spec: Spec) -> State:  # noqa: ARG002  # the contract's signature
+        """Nothing to remember."""
+        return NOTHING
+
+    def rest(self, spec: Spec) -> Spec:  # noqa: ARG002
+        """Nothing is left for another codec."""
+        return _NO_SPEC
+
+    def largest_rest(self, tensors: Tensors) -> Tensors:  # noqa: ARG002
+        """Tensors of ``rest(spec)`` that bound, in sorted order of magnitude, what any seed would leave."""
+        return {}
+
+    @property
+    @abstractmethod
+    def unbiased(self) -> bool:
+        """The mean over seeds of what is decoded is what was encoded."""
+
+    @abstractmethod
+    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
+        """See ``Codec.encode``."""
+
+    @abstractmethod
+    def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
+        """See ``Codec.decode``. Raises DecodeError."""
+
+    @abstractmethod
+    def error_bound(self, tensors: Tensors) -> float:
+        """See ``Codec.error_bound``. Must not decrease when magnitudes grow."""
+
+    @abstractmethod
+    def max_bytes(self, spec: Spec) -> int:
+        """See ``Codec.max_bytes``."""

@@ -1,0 +1,206 @@
+"""Named tensors, their Spec, flat views and deltas. NumPy only.
+
+A *model* here is nothing but ``Tensors``: names mapped to little-endian float32 arrays. The ``Spec`` says which names,
+shapes and dtypes; both ends of the wire hold it, so that no payload carries a shape.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as _safetensors_load
+from safetensors.numpy import save as _safetensors_save
+
+from fedpress.errors import SpecError, closest
+
+Array: TypeAlias = NDArray[Any]
+Tensors: TypeAlias = Mapping[str, Array]
+
+#: What travels is float32; other float dtypes are cast by the trainer before they get here.
+DTYPES = ("float32",)
+
+
+class TensorSpec(NamedTuple):
+    """Name, shape and dtype of one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The ordered names, shapes and dtypes of a model's tensors."""
+
+    tensors: tuple[TensorSpec, ...]
+
+    def __post_init__(self) -> None:
+        names = [t.name for t in self.tensors]
+        if len(set(names)) != len(names):
+            raise SpecError(f"Expected distinct tensor names, got {names}.")
+        for t in self.tensors:
+            if t.dtype not in DTYPES:
+                raise SpecError(f"Expected dtype float32 for tensor '{t.name}', got {t.dtype}.")
+            if any(d < 0 for d in t.shape):
+                raise SpecError(f"Expected non-negative dimensions for tensor '{t.name}', got {t.shape}.")
+
+    @classmethod
+    def of(cls, tensors: Tensors) -> Spec:
+        """The spec of given tensors, in their order."""
+        return cls(tuple(TensorSpec(n, tuple(a.shape), str(a.dtype)) for n, a in tensors.items()))
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        """Inverse of ``to_json``. Raises SpecError."""
+        try:
+            rows = json.loads(text)
+            return cls(tuple(TensorSpec(str(n), tuple(int(d) for d in s), str(t)) for n, s, t in rows))
+        except (ValueError, TypeError) as error:
+            raise SpecError(f"Expected a JSON list of [name, shape, dtype], got {text[:80]!r}.") from error
+
+    def to_json(self) -> str:
+        """Canonical JSON, the input of ``hash``."""
+        return json.dumps([[t.name, list(t.shape), t.dtype] for t in self.tensors], separators=(",", ":"))
+
+    def __iter__(self) -> Iterator[TensorSpec]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Tensor names in order."""
+        return tuple(t.name for t in self.tensors)
+
+    @cached_property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(t.size for t in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the uncompressed model (4 per parameter)."""
+        return 4 * self.size
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON, hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def without(self, patterns: Iterable[str]) -> Spec:
+        """The spec less every tensor whose name matches one of the shell patterns (``head.*``).
+
+        Raises SpecError for a pattern that matches nothing, listing the tensors there are.
+        """
+        dropped = set(self.matching(patterns))
+        return Spec(tuple(t for t in self.tensors if t.name not in dropped))
+
+    def matching(self, patterns: Iterable[str]) -> tuple[str, ...]:
+        """Names that match any of the shell patterns, in spec order. Raises SpecError as ``without`` does."""
+        found: set[str] = set()
+        for pattern in patterns:
+            hits = fnmatch.filter(self.names, pattern)
+            if not hits:
+                raise SpecError(
+                    f"Expected a pattern that matches a tensor, got '{pattern}'. {closest(pattern, self.names)}"
+                )
+            found.update(hits)
+        return tuple(n for n in self.names if n in found)
+
+    def check(self, tensors: Tensors, what: str = "tensors") -> None:
+        """Raise SpecError unless ``tensors`` has exactly these names, shapes and dtypes."""
+        if tuple(tensors) != self.names:
+            missing, extra = set(self.names) - set(tensors), set(tensors) - set(self.names)
+            detail = f"missing {sorted(missing)}, unexpected {sorted(extra)}" if missing or extra else "another order"
+            raise SpecError(f"Expected {what} to match the model's spec, got {detail}.")
+        for t in self.tensors:
+            array = tensors[t.name]
+            if tuple(array.shape) != t.shape or str(array.dtype) != t.dtype:
+                raise SpecError(
+                    f"Expected {what} '{t.name}' as {t.dtype}{list(t.shape)}, got {array.dtype}{list(array.shape)}."
+                )
+
+
+def zeros(spec: Spec) -> dict[str, Array]:
+    """A model of zeros."""
+    return unflatten(np.zeros(spec.size, np.float32), spec)
+
+
+def flatten(tensors: Tensors) -> NDArray[np.float32]:
+    """All tensors as one new float32 vector, in their order."""
+    if not tensors:
+        return np.zeros(0, np.float32)
+    return np.concatenate([np.ravel(a) for a in tensors.values()]).astype(np.float32, copy=False)
+
+
+def unflatten(vector: NDArray[np.float32], spec: Spec) -> dict[str, Array]:
+    """Views of one vector as the tensors of ``spec``; no copy. Raises SpecError on another length."""
+    if vector.size != spec.size:
+        raise SpecError(f"Expected a vector of {spec.size} parameters, got {vector.size}.")
+    out: dict[str, Array] = {}
+    at = 0
+    for t in spec:
+        out[t.name] = vector[at : at + t.size].reshape(t.shape)
+        at += t.size
+    return out
+
+
+def subtract(new: Tensors, base: Tensors) -> dict[str, Array]:
+    """``new - base``, tensor by tensor: the delta that travels. One IEEE operation per element."""
+    return {n: np.subtract(a, base[n]) for n, a in new.items()}
+
+
+def add(base: Tensors, delta: Tensors) -> dict[str, Array]:
+    """``base + delta``, tensor by tensor. One IEEE operation per element: the same bits on every platform."""
+    return {n: np.add(a, delta[n]) for n, a in base.items()}
+
+
+def content_hash(tensors: Tensors) -> str:
+    """SHA-256, hex, over the spec's hash and the little-endian bytes of every tensor: the name of a model version."""
+    digest = hashlib.sha256(Spec.of(tensors).hash.encode())
+    for array in tensors.values():
+        digest.update(np.ascontiguousarray(array, dtype="<f4").data)
+    return digest.hexdigest()
+
+
+def finite(tensors: Tensors) -> bool:
+    """True if no element is NaN or infinite."""
+    return all(bool(np.isfinite(a).all()) for a in tensors.values())
+
+
+def to_bytes(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Tensors as safetensors bytes."""
+    arrays = {n: np.ascontiguousarray(a) for n, a in tensors.items()}
+    return bytes(_safetensors_save(arrays, metadata=dict(metadata) if metadata else None))
+
+
+def from_bytes(data: bytes) -> dict[str, Array]:
+    """Inverse of ``to_bytes`` (names come back sorted by safetensors, so callers reorder by Spec). Raises SpecError."""
+    try:
+        return dict(_safetensors_load(data))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise SpecError(f"Expected safetensors bytes, got {len(data)} bytes that do not parse: {error}.") from error
+
+
+def ordered(tensors: Tensors, spec: Spec) -> dict[str, Array]:
+    """``tensors`` in the spec's order, checked against it. Raises SpecError."""
+    if set(tensors) >= set(spec.names):
+        tensors = {n: tensors[n] for n in spec.names}
+    spec.check(tensors)
+    return dict(tensors)

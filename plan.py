@@ -1,0 +1,285 @@
+"""One typed TOML file describes one run. Every key is here, with its default, its range and one line of help.
+
+A plan is refused before anything starts; the message names the key, the value, what was expected and the closest known
+name. Overrides are ``section.key=value`` with a TOML value (bare words are taken as strings).
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fedpress.compression.registry import parse as parse_codec
+from fedpress.errors import CodecError, PlanError, closest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Run(_Section):
+    """The run as a whole."""
+
+    name: str = Field("run", pattern=r"^[\w.-]+$", description="directory name under `out`")
+    out: Path = Field(Path("runs"), description="where runs are kept")
+    seed: int = Field(0, ge=0, lt=2**63, description="of everything that is drawn, privacy noise excepted")
+    rounds: int = Field(30, ge=1, description="rounds of training")
+    checkpoint_every: int = Field(10, ge=0, description="rounds between safetensors checkpoints; 0: best and last only")
+
+
+class TaskSection(_Section):
+    """The problem."""
+
+    name: str = Field("digits", description="a built-in task, or the path of a task.py")
+    data_dir: Path | None = Field(None, description="where data sets are; default: $FEDPRESS_DATA or ~/.cache/fedpress")
+
+
+class Clients(_Section):
+    """Who holds which data, in a simulation or a demo fleet. Real devices bring their own."""
+
+    count: int = Field(10, ge=1, description="number of clients; natural partitions take the first so many owners")
+    partition: Literal["iid", "dirichlet", "shards", "natural"] = Field("dirichlet", description="how data is split")
+    alpha: float = Field(0.3, gt=0, description="Dirichlet concentration: small is skewed")
+    shards: int = Field(2, ge=1, description="label shards per client")
+    holdout: float = Field(0.1, ge=0, lt=1, description="share of each client's data kept for its own metrics")
+
+
+class Train(_Section):
+    """What a client does with a model."""
+
+    trainer: Literal["torch", "idle"] = Field("torch", description="torch, or idle: no training, to measure the rest")
+    epochs: int = Field(1, ge=1, description="passes over the local data per round")
+    max_steps: int = Field(0, ge=0, description="limit on steps per round; 0: none")
+    batch_size: int = Field(32, ge=1, description="examples per step")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="local optimiser, fresh each round")
+    lr: float = Field(0.1, gt=0, description="learning rate at round 1")
+    lr_end: float = Field(0.0, ge=0, description="learning rate that the schedule ends at")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate over rounds")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
+    max_grad_norm: float = Field(0.0, ge=0, description="clip gradients to this L2 norm; 0: never")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch trains")
+
+
+class Cohort(_Section):
+    """Who takes part in a round, and how long it may last."""
+
+    fraction: Fraction = Field(1.0, description="share of enrolled clients per round")
+    selection: Literal["uniform"] = Field("uniform", description="how the cohort is drawn")
+    min_clients: int = Field(0, ge=0, description="enrolled clients before round 1; 0: all of clients.count")
+    min_updates: int = Field(1, ge=1, description="updates without which a round is not closed")
+    over_select: float = Field(1.0, ge=1, description="invite so many times the cohort, close when the cohort is full")
+    deadline_s: float = Field(600.0, gt=0, description="seconds until a round closes with what has arrived")
+
+
+class StrategySection(_Section):
+    """The algorithm."""
+
+    name: str = Field("fedavg", description="see `fedpress plan explain strategy`")
+    weighting: Literal["examples", "uniform"] = Field("examples", description="weight of a client's update")
+    personal: tuple[str, ...] = Field(
+        (), description="fedper: patterns of tensors that stay on the device, like head.*"
+    )
+
+
+class Upload(_Section):
+    """Device to server."""
+
+    codec: str = Field("ef+topk:0.02+int8", description="the update's codec chain")
+
+    @field_validator("codec")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        return _codec(text)
+
+
+class Download(_Section):
+    """Server to device."""
+
+    codec: str = Field("int8", description="the codec of deltas (or of whole models in mode full)")
+    mode: Literal["delta", "full"] = Field("delta", description="send what changed since the device's version, or all")
+    history: int = Field(20, ge=1, description="versions whose deltas are kept for devices that missed rounds")
+
+    @field_validator("codec")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        return _codec(text)
+
+
+class Evaluate(_Section):
+    """Where the model is measured."""
+
+    server_every: int = Field(1, ge=0, description="rounds between evaluations on the server's test data; 0: never")
+    clients_every: int = Field(1, ge=0, description="rounds between evaluations on clients' held-out data; 0: never")
+    batch_size: int = Field(512, ge=1, description="examples per evaluation batch")
+
+
+class Privacy(_Section):
+    """Differential privacy. Local: DP-SGD on the device, epsilon kept in its vault."""
+
+    mode: Literal["none", "local"] = Field("none", description="who adds noise")
+    noise_multiplier: float = Field(1.0, gt=0, description="noise standard deviation over clip_norm")
+    clip_norm: float = Field(1.0, gt=0, description="L2 bound per example")
+    delta: float = Field(1e-5, gt=0, lt=1, description="of (epsilon, delta)")
+    max_epsilon: float = Field(0.0, ge=0, description="a device declines work that would pass it; 0: no budget")
+
+
+class Server(_Section):
+    """The gRPC port."""
+
+    host: str = Field("127.0.0.1", description="interface to listen on")
+    port: int = Field(0, ge=0, le=65535, description="0: any free port")
+    cert: Path | None = Field(None, description="TLS certificate chain, PEM")
+    key: Path | None = Field(None, description="TLS private key, PEM")
+    insecure: bool = Field(False, description="no TLS; loopback addresses need none")
+    long_poll_s: float = Field(20.0, ge=0, description="how long a request for work is held")
+    chunk_bytes: int = Field(65536, ge=1024, le=1 << 20, description="largest chunk on the wire")
+    max_streams: int = Field(8, ge=1, description="uploads read at the same time; others wait")
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("expected server.cert and server.key together")
+        return self
+
+
+class Engine(_Section):
+    """How a simulation runs."""
+
+    name: Literal["inline", "processes", "flower"] = Field("processes", description="one process, or real ones")
+    threads: int = Field(1, ge=1, description="torch threads per client")
+    baseline: bool = Field(False, description="also run uncompressed FedAvg with the same seed, inline, to compare")
+
+
+class Ship(_Section):
+    """The distilled, quantised model for devices."""
+
+    device_class: str = Field("any", description="which devices it is for")
+    epochs: int = Field(60, ge=1, description="passes over the transfer set")
+    temperature: float = Field(3.0, gt=0, description="of the teacher's soft targets")
+    lr: float = Field(3e-3, gt=0, description="Adam's learning rate for the student")
+
+
+class Plan(_Section):
+    """One run."""
+
+    run: Run = Run()  # type: ignore[call-arg]
+    task: TaskSection = TaskSection()  # type: ignore[call-arg]
+    clients: Clients = Clients()  # type: ignore[call-arg]
+    train: Train = Train()  # type: ignore[call-arg]
+    cohort: Cohort = Cohort()  # type: ignore[call-arg]
+    strategy: StrategySection = StrategySection()  # type: ignore[call-arg]
+    upload: Upload = Upload()  # type: ignore[call-arg]
+    download: Download = Download()  # type: ignore[call-arg]
+    evaluate: Evaluate = Evaluate()  # type: ignore[call-arg]
+    privacy: Privacy = Privacy()  # type: ignore[call-arg]
+    server: Server = Server()  # type: ignore[call-arg]
+    engine: Engine = Engine()  # type: ignore[call-arg]
+    ship: Ship = Ship()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.train.trainer == "idle" and self.privacy.mode != "none":
+            raise ValueError("expected train.trainer = 'torch' with privacy.mode = 'local', got 'idle'")
+        if self.cohort.min_updates > self.cohort_size(self.clients.count):
+            raise ValueError(
+                f"expected cohort.min_updates of at most the cohort ({self.cohort_size(self.clients.count)}), "
+                f"got {self.cohort.min_updates}"
+            )
+        return self
+
+    def cohort_size(self, enrolled: int) -> int:
+        """Clients whose updates make a round, of ``enrolled``: at least one."""
+        return max(1, round(self.cohort.fraction * enrolled))
+
+    @property
+    def directory(self) -> Path:
+        """Where this run's files are."""
+        return self.run.out / self.run.name
+
+
+def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Plan:
+    """The plan in a TOML file (None: all defaults) with ``section.key=value`` overrides. Raises PlanError."""
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"Cannot read the plan '{path}': {error.strerror}.") from error
+        except tomllib.TOMLDecodeError as error:
+            raise PlanError(f"The plan '{path}' is not TOML: {error}.") from error
+    for override in overrides:
+        _apply(table, override)
+    return from_table(table)
+
+
+def from_table(table: Mapping[str, Any]) -> Plan:
+    """The plan a TOML table describes. Raises PlanError with one line per fault."""
+    try:
+        return Plan.model_validate(dict(table))
+    except ValidationError as error:
+        raise PlanError("\n".join(_explain(dict(fault)) for fault in error.errors())) from error
+
+
+def sections() -> Mapping[str, type[BaseModel]]:
+    """Section names and their models, in order: what documents the plan."""
+    return {name: type(field.default) for name, field in Plan.model_fields.items()}
+
+
+def _codec(text: str) -> str:
+    try:
+        return parse_codec(text).text
+    except CodecError as error:
+        raise ValueError(str(error)) from error
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot or not name:
+        raise PlanError(f"Expected an override as section.key=value, got '{override}'.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    inner = table.setdefault(section, {})
+    if not isinstance(inner, dict):
+        raise PlanError(f"Expected a table [{section}], got {inner!r}.")
+    inner[name] = value
+
+
+def _explain(fault: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        *parent, last = fault["loc"]
+        known = sections()[parent[0]].model_fields if parent else Plan.model_fields
+        return f"Unknown key '{where}'. {closest(str(last), known)}"
+    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = message if message.lower().startswith("expected") else f"Expected {message}"
+    expected = expected[0].upper() + expected[1:]
+    if not where:
+        return f"{expected}."
+    return f"{expected.rstrip('.')}, got {fault['input']!r} ({where})."
+
+
+def to_toml(plan: Plan) -> str:
+    """The whole plan as TOML: what ``load`` reads back as the same plan."""
+    lines = []
+    for name in sections():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {_toml(value)}" for key, value in getattr(plan, name) if value is not None]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """One value. JSON's strings, numbers and arrays are TOML's too; paths are strings."""
+    return json.dumps(value, default=str)

@@ -1,0 +1,49 @@
+"""Where privacy noise comes from: the operating system's cryptographic source, unless an experiment passes a stream.
+
+Opacus' own secure mode needs a package (torchcsprng) that current torch has none of, so the Gaussian is drawn here: Box
+and Muller (1958) on 53-bit uniforms in float64. Each value is the scaled sum of four such draws, which is Gaussian
+again and keeps the low bits of a single floating-point draw from giving the noise away (Mironov 2012; the
+countermeasure is that of Holohan and Braghin 2021, section 5.1, with n = 2, as in Opacus' secure mode).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpress.compression.stream import Stream
+
+_DRAWS = 4
+
+
+class Noise:
+    """Uniform and Gaussian numbers from a source of 64-bit words."""
+
+    def __init__(self, words: Callable[[int], NDArray[np.uint64]]) -> None:
+        self._words = words
+
+    @classmethod
+    def secret(cls) -> Noise:
+        """From the operating system: nobody can foresee it, and it does not repeat."""
+        return cls(lambda n: np.frombuffer(os.urandom(8 * n), np.uint64))
+
+    @classmethod
+    def seeded(cls, stream: Stream) -> Noise:
+        """From a stream that repeats. It protects nobody: for tests and simulations."""
+        return cls(stream.u64)
+
+    def uniform(self, n: int) -> NDArray[np.float64]:
+        """Uniform in [0, 1), float64[n], multiples of 2^-53."""
+        return (self._words(n) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    def gaussian(self, n: int, std: float) -> NDArray[np.float64]:
+        """Normal with mean 0 and standard deviation ``std``, float64[n]."""
+        pairs = _DRAWS * ((n + 1) // 2)
+        radius = np.sqrt(-2.0 * np.log1p(-self.uniform(pairs)))
+        angle = 2.0 * np.pi * self.uniform(pairs)
+        draws = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)]).reshape(_DRAWS, -1)
+        scaled: NDArray[np.float64] = draws.sum(axis=0)[:n] * (std / np.sqrt(_DRAWS))
+        return scaled

@@ -1,0 +1,1 @@
+"""The aggregation server: coordinator, federation, store, strategies, gRPC service and journal."""

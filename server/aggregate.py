@@ -1,0 +1,54 @@
+"""The running weighted sum of a round's updates: memory O(model), whatever the number of clients.
+
+Sums are kept in float64, so that the order of arrival does not show in the float32 mean (an update's share is rounded
+at 2**-53 of its size, the mean at 2**-24). Folding goes in blocks, so that no second float64 copy of a tensor is ever
+made.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from fedpress.errors import SpecError
+from fedpress.params import Array, Spec, Tensors
+
+_BLOCK: Final = 1 << 16
+
+
+class WeightedSum:
+    """``sum(w_i * x_i)`` and ``sum(w_i)``. Reused from round to round: ``clear`` starts over without allocating."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._sums = {t.name: np.zeros(t.size, np.float64) for t in spec}
+        self._spec = spec
+        self._scratch = np.empty(_BLOCK, np.float64)
+        self.weight = 0.0
+
+    def clear(self) -> None:
+        """Back to the empty sum."""
+        for total in self._sums.values():
+            total.fill(0.0)
+        self.weight = 0.0
+
+    def fold(self, update: Tensors, weight: float) -> None:
+        """Add ``weight * update``. Raises SpecError for a weight that is not positive and finite."""
+        if not (0.0 < weight < float("inf")):
+            raise SpecError(f"Expected an update's weight > 0, got {weight}.")
+        for name, total in self._sums.items():
+            flat = np.ravel(update[name])
+            for at in range(0, flat.size, _BLOCK):
+                block = flat[at : at + _BLOCK]
+                scratch = self._scratch[: block.size]
+                np.multiply(block, weight, out=scratch, dtype=np.float64)
+                np.add(total[at : at + block.size], scratch, out=total[at : at + block.size])
+        self.weight += weight
+
+    def mean(self) -> dict[str, Array]:
+        """The weighted mean as float32. Raises SpecError if nothing was folded."""
+        if self.weight <= 0.0:
+            raise SpecError("Expected at least one update before taking the mean, got none.")
+        return {
+            t.name: np.divide(self._sums[t.name], self.weight).astype(np.float32).reshape(t.shape) for t in self._spec
+        }

@@ -1,0 +1,107 @@
+"""Uploads on their way in: a bounded buffer per stream, everything beyond it in the store.
+
+What arrived before a link broke stays, so that a device resumes at that byte, also after a restart of the server (at
+most the last ``_BUFFER`` bytes are asked for again). A newer stream for the same ticket takes over from an older one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from fedpress.errors import Refused
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.server.store import Store
+
+_BUFFER: Final = 1 << 18
+
+
+@dataclass
+class Stream:
+    """One open upload. ``kept`` bytes are in the store, ``buffer`` follows them."""
+
+    header: pb.PushHeader
+    kept: int
+    buffer: bytearray
+
+
+class Inbox:
+    """All open uploads of one server. Lives on the store's thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._streams: dict[str, Stream] = {}
+
+    def offset(self, ticket: str) -> int:
+        """Bytes of the ticket's payload that are here."""
+        stream = self._streams.get(ticket)
+        return stream.kept + len(stream.buffer) if stream else self._store.received(ticket)
+
+    def open(self, header: pb.PushHeader, limit: int) -> Stream:
+        """Start, resume or take over an upload. Raises Refused: too large, or not where the bytes here end."""
+        if header.bytes > limit:
+            raise Refused(
+                "FAULT_UPDATE_TOO_LARGE", f"Expected an update of at most {limit} bytes, got {header.bytes} announced."
+            )
+        if header.offset == 0:
+            self.discard(header.ticket)
+        elif header.offset != self.offset(header.ticket):
+            raise Refused(
+                "FAULT_BAD_OFFSET", f"Expected to resume at byte {self.offset(header.ticket)}, got {header.offset}."
+            )
+        self.suspend(header.ticket)
+        stream = Stream(header, self._store.received(header.ticket), bytearray())
+        self._streams[header.ticket] = stream
+        return stream
+
+    def append(self, stream: Stream, data: bytes) -> None:
+        """Take a chunk. Raises Refused if another stream took over, or if more comes than was announced."""
+        if self._streams.get(stream.header.ticket) is not stream:
+            raise Refused("FAULT_BAD_OFFSET", "A newer upload for this ticket took over.")
+        if stream.kept + len(stream.buffer) + len(data) > stream.header.bytes:
+            self.discard(stream.header.ticket)
+            raise Refused("FAULT_UPDATE_TOO_LARGE", f"More than the announced {stream.header.bytes} bytes arrived.")
+        stream.buffer += data
+        if len(stream.buffer) >= _BUFFER:
+            self._flush(stream)
+
+    def payload(self, stream: Stream) -> bytearray:
+        """The whole payload, its checksum verified. Raises Refused if it is short or damaged; it is forgotten then."""
+        header = stream.header
+        have = stream.kept + len(stream.buffer)
+        if have != header.bytes:
+            raise Refused("FAULT_BAD_OFFSET", f"Expected {header.bytes} bytes, got {have}: resume there.")
+        whole = self._store.payload(header.ticket) if stream.kept else bytearray()
+        whole += stream.buffer
+        if hashlib.sha256(whole).hexdigest() != header.sha256:
+            self.discard(header.ticket)
+            raise Refused("FAULT_MALFORMED", "The update does not have the SHA-256 its header gives.")
+        return whole
+
+    def close(self, stream: Stream) -> None:
+        """The payload is complete: put its last bytes into the store (in the caller's transaction)."""
+        self._flush(stream)
+        del self._streams[stream.header.ticket]
+
+    def suspend(self, ticket: str) -> None:
+        """The link broke: keep what is here."""
+        stream = self._streams.pop(ticket, None)
+        if stream is not None:
+            self._flush(stream)
+
+    def discard(self, ticket: str) -> None:
+        """Forget what is here of a ticket's payload."""
+        self._streams.pop(ticket, None)
+        self._store.discard(ticket)
+
+    def clear(self) -> None:
+        """Forget all: the round is over."""
+        self._streams.clear()
+        self._store.discard_updates()
+
+    def _flush(self, stream: Stream) -> None:
+        if stream.buffer:
+            self._store.append(stream.header.ticket, stream.kept, bytes(stream.buffer))
+            stream.kept += len(stream.buffer)
+            stream.buffer.clear()

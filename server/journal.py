@@ -1,0 +1,61 @@
+"""What a run leaves for people: ``plan.toml``, ``rounds.jsonl`` and checkpoints as safetensors.
+
+The store is the truth and the journal its copy: on resuming, ``rounds.jsonl`` is written anew from the store.
+Checkpoints: ``checkpoints/last.safetensors`` and ``best.safetensors`` (highest accuracy on the server's data), and
+one per ``run.checkpoint_every`` rounds. Files are replaced, never half written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedpress.params import Tensors, to_bytes
+from fedpress.plan import Plan, to_toml
+from fedpress.server.store import Store
+
+
+class Journal:
+    """Writes into one run's directory."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self._dir = plan.directory
+        self._every = plan.run.checkpoint_every
+        self._last = plan.run.rounds
+        (self._dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        replace(self._dir / "plan.toml", to_toml(plan).encode())
+        done = [record for record in store.rounds() if "metrics" in record]
+        self._best = max((_accuracy(record) for record in done), default=-1.0)
+        self._log = self._dir / "rounds.jsonl"
+        replace(self._log, "".join(json.dumps(record) + "\n" for record in done).encode())
+
+    def write(self, record: Mapping[str, Any], model: Tensors) -> None:
+        """A round is closed: its line, and checkpoints where they are due."""
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(record) + "\n")
+        round_ = int(record["round"])
+        metadata = {"round": str(round_)}
+        if _accuracy(record) > self._best:
+            self._best = _accuracy(record)
+            self._checkpoint("best", model, metadata)
+        if self._every and round_ and round_ % self._every == 0:
+            self._checkpoint(f"round-{round_:05d}", model, metadata)
+        if round_ == self._last:
+            self._checkpoint("last", model, metadata)
+
+    def _checkpoint(self, name: str, model: Tensors, metadata: Mapping[str, str]) -> None:
+        replace(self._dir / "checkpoints" / f"{name}.safetensors", to_bytes(model, metadata))
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old one or the new one."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_bytes(data)
+    os.replace(fresh, path)
+
+
+def _accuracy(record: Mapping[str, Any]) -> float:
+    return float(record["metrics"].get("accuracy", -1.0))

@@ -1,0 +1,109 @@
+"""What a round tells the devices, and what is written down of it afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from fedpress.params import Spec
+from fedpress.plan import Plan
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.server.coordinator import Fate
+from fedpress.server.store import Store
+
+#: Learning rate after a share ``t`` in [0, 1] of the rounds, between ``a`` (first) and ``b`` (last).
+SCHEDULES: Final[Mapping[str, Callable[[float, float, float], float]]] = {
+    "constant": lambda a, b, t: a,  # noqa: ARG005
+    "linear": lambda a, b, t: a + (b - a) * t,
+    "cosine": lambda a, b, t: b + (a - b) * 0.5 * (1.0 + math.cos(math.pi * t)),
+}
+
+
+def training(plan: Plan, round_: int) -> pb.Training:
+    """The local training of one round, the schedule applied."""
+    train = plan.train
+    share = (round_ - 1) / max(1, plan.run.rounds - 1)
+    return pb.Training(
+        epochs=train.epochs,
+        max_steps=train.max_steps,
+        batch_size=train.batch_size,
+        optimizer=train.optimizer,
+        lr=SCHEDULES[train.schedule](train.lr, train.lr_end, share),
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+    )
+
+
+def round_record(store: Store, round_: int, spec: Spec, seconds: float, elapsed: float) -> dict[str, Any]:
+    """The line of ``rounds.jsonl`` for a round of training. Bytes are payload bytes, seconds wall-clock."""
+    return _record(store, round_, False, spec, seconds, elapsed)
+
+
+def evaluation_record(store: Store, round_: int, spec: Spec, seconds: float, elapsed: float) -> dict[str, Any]:
+    """The last line: what clients measured on the last model, and what fetching it cost."""
+    return {**_record(store, round_, True, spec, seconds, elapsed), "round": round_ + 1, "evaluation": True}
+
+
+def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: float, elapsed: float) -> dict[str, Any]:
+    clients: dict[str, dict[str, Any]] = {}
+    fates = dict.fromkeys(Fate, 0)
+    updates: list[pb.Report] = []
+    down_models = 0
+    totals = {"bytes_up": 0, "bytes_down": 0}
+    for lease, name, traffic, raw in store.reports(round_, evaluate):
+        fates[lease.fate] += 1
+        totals["bytes_up"] += traffic.bytes_up
+        totals["bytes_down"] += traffic.bytes_down
+        down_models += traffic.models_down
+        report = pb.Report.FromString(raw)
+        if lease.fate is Fate.COUNTED:
+            updates.append(report)
+        clients[name] = {
+            "fate": lease.fate.value,
+            "examples": report.examples,
+            "loss": report.loss,
+            "bytes_up": traffic.bytes_up,
+            "bytes_down": traffic.bytes_down,
+            "metrics": dict(report.metrics),
+            "held_out": report.held_out,
+            "train_seconds": report.train_seconds,
+            "encode_seconds": report.encode_seconds,
+            "epsilon": report.epsilon,
+        }
+    counted = fates[Fate.COUNTED]
+    return {
+        "round": round_,
+        "seconds": seconds,
+        "elapsed": elapsed,
+        "cohort": sum(fates.values()),
+        "updates": counted,
+        "late": fates[Fate.STALE],
+        "rejected": fates[Fate.REJECTED],
+        "declined": fates[Fate.DECLINED],
+        "train_loss": _mean([r.loss for r in updates], [r.examples for r in updates]) if not evaluate else None,
+        "metrics": {},
+        "client_metrics": _client_means(updates),
+        **totals,
+        "bytes_up_uncompressed": 0 if evaluate else counted * spec.nbytes,
+        "bytes_down_uncompressed": down_models * spec.nbytes,
+        "clients": clients,
+    }
+
+
+def _client_means(reports: Sequence[pb.Report]) -> dict[str, float]:
+    """Means over the held-out examples of all clients that reported a metric."""
+    names = sorted({name for report in reports for name in report.metrics})
+    means = {}
+    for name in names:
+        having = [r for r in reports if name in r.metrics]
+        value = _mean([r.metrics[name] for r in having], [r.held_out for r in having])
+        if value is not None:
+            means[name] = value
+    return means
+
+
+def _mean(values: Sequence[float], weights: Sequence[float]) -> float | None:
+    total = float(sum(weights))
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / total if total > 0 else None

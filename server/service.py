@@ -1,0 +1,302 @@
+"""The gRPC skin on a ``Federation``: sockets, threads and waiting, and nothing else.
+
+The federation lives on one worker thread (SQLite, decoding and folding run there, off the event loop); evaluation has a
+thread of its own. Long polls wait on an event that is set whenever something changed. Uploads are read a few at a
+time, so that sixty-four devices pushing at once cost the memory of a few chunks: the others wait in HTTP/2 flow
+control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
+
+import grpc
+
+from fedpress.errors import FedpressError, Refused
+from fedpress.params import Tensors
+from fedpress.plan import Server as ServerSection
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.calls import CALLS, CLIENT_KEY, FAULT_KEY, RETRY_KEY, SECRET_KEY, SERVICE, STATUS, Call
+from fedpress.server.federation import Federation
+
+_LOG: Final = logging.getLogger("fedpress.server")
+_FRAME: Final = 5  # bytes of gRPC's own header before every message
+_TICK_S: Final = 0.25
+_SLACK: Final = 1 << 14  # what an upload's chunk may weigh besides its data
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+T = TypeVar("T")
+Evaluator = Callable[[Tensors], Mapping[str, float]]
+Handler = Callable[..., Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+@dataclass
+class Wire:
+    """Bytes of all messages with their gRPC frame headers, each way. Kept on the event loop."""
+
+    up: int = 0
+    down: int = 0
+
+
+class Service:
+    """Serve one federation. ``evaluate`` measures a model on the server's data; None: nobody does."""
+
+    def __init__(self, federation: Federation, settings: ServerSection, evaluate: Evaluator | None = None) -> None:
+        self.federation = federation
+        self.wire = Wire()
+        self.port = 0
+        self._settings = settings
+        self._evaluate = evaluate
+        self._core = ThreadPoolExecutor(1, thread_name_prefix="fedpress-core")
+        self._measuring = ThreadPoolExecutor(1, thread_name_prefix="fedpress-evaluate")
+        self._changed = asyncio.Event()
+        self._due = asyncio.Event()
+        self._uploads = asyncio.Semaphore(settings.max_streams)
+        self._server: grpc.aio.Server | None = None
+        self._driver: asyncio.Task[None] | None = None
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> int:
+        """Listen; the port. Raises FedpressError if it is taken, or if TLS is missing where it must not be."""
+        limit = self._settings.chunk_bytes + _SLACK
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+        self.port = self._listen(self._server)
+        await self._server.start()
+        self._driver = asyncio.create_task(self._drive())
+        return self.port
+
+    async def finished(self) -> str:
+        """Wait until the run is over and its last model is measured; why it ended."""
+        if self._driver is None:
+            raise FedpressError("The service was not started.")
+        await self._driver
+        return self.federation.finished
+
+    async def stop(self, grace: float = 0.5) -> None:
+        """Stop serving. The federation's state is in its store; nothing is lost."""
+        if self._driver is not None:
+            self._driver.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._driver
+        self._changed.set()
+        if self._server is not None:
+            await self._server.stop(grace)
+        self._core.shutdown(wait=True)
+        self._measuring.shutdown(wait=True)
+
+    def _listen(self, server: grpc.aio.Server) -> int:
+        s = self._settings
+        address = f"{s.host}:{s.port}"
+        try:
+            if s.cert is not None and s.key is not None:
+                credentials = grpc.ssl_server_credentials([(s.key.read_bytes(), s.cert.read_bytes())])
+                return server.add_secure_port(address, credentials)
+            if not s.insecure and s.host not in _LOOPBACK:
+                raise FedpressError(
+                    f"Expected server.cert and server.key to listen on '{s.host}' with TLS. "
+                    "For a network you trust, server.insecure=true turns TLS off."
+                )
+            return server.add_insecure_port(address)
+        except OSError as error:
+            raise FedpressError(f"Cannot read the TLS certificate or key: {error}.") from error
+        except RuntimeError as error:
+            raise FedpressError(f"Cannot listen on {address}: the port is in use, or not yours to use.") from error
+
+    # -- the driver -----------------------------------------------------------------------------------------------
+
+    async def _drive(self) -> None:
+        """Close rounds, let deadlines pass, measure models, until the run is over."""
+        measuring: asyncio.Task[None] | None = None
+        while True:
+            if await self._on_core(self.federation.advance):
+                self._notify()
+            else:
+                await self._on_core(self.federation.tick)
+                self._notify()
+                if self.federation.finished and not self.federation.pending and (measuring is None or measuring.done()):
+                    break
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._due.wait(), _TICK_S)
+            self._due.clear()
+            if self.federation.pending and (measuring is None or measuring.done()):
+                if measuring is not None:
+                    await measuring
+                measuring = asyncio.create_task(self._measure())
+            elif len(self.federation.pending) > 1 and measuring is not None:
+                await measuring  # evaluation is slower than rounds: let it catch up, memory stays bounded
+        if measuring is not None:
+            await measuring
+
+    async def _measure(self) -> None:
+        pending = self.federation.pending.popleft()
+        loop = asyncio.get_running_loop()
+        metrics: Mapping[str, float] = {}
+        if self._evaluate is not None:
+            metrics = await loop.run_in_executor(self._measuring, self._evaluate, pending.model)
+        await self._on_core(partial(self.federation.evaluated, pending, metrics))
+        self._due.set()
+
+    async def _on_core(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._core, work)
+
+    def _notify(self) -> None:
+        """Wake every long poll."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # -- the calls ------------------------------------------------------------------------------------------------
+
+    async def _enrol(self, request: pb.EnrolRequest, _: Context) -> pb.EnrolReply:
+        reply = await self._on_core(partial(self.federation.enrol, request))
+        self._notify()
+        return reply
+
+    async def _get_work(self, request: pb.WorkRequest, context: Context) -> pb.WorkReply:
+        client = await self._caller(context)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(request.wait_seconds, self._settings.long_poll_s)
+        while True:
+            changed = self._changed
+            reply = await self._on_core(partial(self.federation.get_work, client, request))
+            left = until - loop.time()
+            if reply.WhichOneof("answer") != "wait" or left <= 0:
+                return reply
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(changed.wait(), left)
+
+    async def _fetch(self, request: pb.FetchRequest, context: Context) -> AsyncIterator[pb.Chunk]:
+        client = await self._caller(context)
+        data = await self._on_core(partial(self.federation.blob, request.hash, request.offset))
+        step = self._settings.chunk_bytes
+        for at in range(0, len(data), step):
+            chunk = bytes(data[at : at + step])
+            self.federation.meter.down(client, len(chunk))
+            yield pb.Chunk(data=chunk)
+
+    async def _offset(self, request: pb.OffsetRequest, context: Context) -> pb.OffsetReply:
+        client = await self._caller(context)
+        return await self._on_core(partial(self.federation.offset, client, request.ticket))
+
+    async def _push(self, parts: AsyncIterator[pb.PushPart], context: Context) -> pb.PushReply:
+        client = await self._caller(context)
+        async with self._uploads:
+            first = await anext(parts, None)
+            if first is None or first.WhichOneof("part") != "header":
+                raise Refused("FAULT_MALFORMED", "Expected an upload to begin with its header.")
+            upload = await self._on_core(partial(self.federation.push, client, first.header))
+            if isinstance(upload, pb.PushReply):
+                return upload
+            try:
+                async for part in parts:
+                    await self._on_core(partial(self.federation.append, client, upload, part.data))
+                reply = await self._on_core(partial(self.federation.finish, client, upload))
+            except BaseException:
+                await asyncio.shield(self._on_core(partial(self.federation.suspend, upload)))
+                raise
+        self._due.set()
+        return reply
+
+    async def _decline(self, request: pb.DeclineRequest, context: Context) -> pb.DeclineReply:
+        client = await self._caller(context)
+        reply = await self._on_core(partial(self.federation.decline, client, request.ticket, request.reason))
+        self._due.set()
+        return reply
+
+    async def _get_release(self, request: pb.ReleaseRequest, context: Context) -> pb.Release:
+        await self._caller(context)
+        return await self._on_core(partial(self.federation.release, request.device_class))
+
+    async def _caller(self, context: Context) -> str:
+        metadata = {str(k): str(v) for k, v in context.invocation_metadata() or ()}
+        known = metadata.get(CLIENT_KEY, ""), metadata.get(SECRET_KEY, "")
+        return await self._on_core(partial(self.federation.authenticate, *known))
+
+    # -- from messages to bytes -----------------------------------------------------------------------------------
+
+    def _handlers(self) -> Any:
+        kinds: Mapping[tuple[bool, bool], Callable[..., Any]] = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+        }
+        methods: Mapping[str, Handler] = {
+            "Enrol": self._enrol,
+            "GetWork": self._get_work,
+            "Fetch": self._fetch,
+            "Offset": self._offset,
+            "Push": self._push,
+            "Decline": self._decline,
+            "GetRelease": self._get_release,
+        }
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                name: kinds[call.request_streams, call.reply_streams](
+                    _guarded_stream(methods[name]) if call.reply_streams else _guarded(methods[name]),
+                    request_deserializer=partial(self._received, call),
+                    response_serializer=self._sent,
+                )
+                for name, call in CALLS.items()
+            },
+        )
+
+    def _received(self, call: Call, data: bytes) -> Any:
+        self.wire.up += len(data) + _FRAME
+        return call.parse_request(data)
+
+    def _sent(self, message: Any) -> bytes:
+        data: bytes = message.SerializeToString()
+        self.wire.down += len(data) + _FRAME
+        return data
+
+
+def _guarded(method: Handler) -> Handler:
+    async def call(request: Any, context: Context) -> Any:
+        try:
+            return await method(request, context)
+        except FedpressError as error:
+            await _abort(context, error)
+
+    return call
+
+
+def _guarded_stream(method: Handler) -> Handler:
+    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for message in method(request, context):
+                yield message
+        except FedpressError as error:
+            await _abort(context, error)
+
+    return call
+
+
+def _abort(context: Context, error: FedpressError) -> Awaitable[Any]:
+    """End a call with the status, the fault's name and the message."""
+    if not isinstance(error, Refused):
+        _LOG.error("internal error: %s", error)
+        error = Refused("FAULT_UNSPECIFIED", str(error))
+    trailing = [(FAULT_KEY, error.fault)]
+    if error.retry_after is not None:
+        trailing.append((RETRY_KEY, f"{error.retry_after:.1f}"))
+    return context.abort(STATUS[error.fault], str(error), tuple(trailing))

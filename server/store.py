@@ -1,0 +1,270 @@
+"""What the server must not lose, in SQLite (WAL): clients, leases, updates, model versions, rounds, releases.
+
+An update is durable before it is acknowledged, and a round is committed in one transaction, so that after ``kill -9``
+at any instant the server resumes the same round from this one file. Payloads are kept as rows of at most 256 KiB: an
+upload resumes at the byte where it broke, and reading one back never holds it twice. All methods run on one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fedpress.compression.download import Link
+from fedpress.errors import StoreError
+from fedpress.params import Spec, Tensors, from_bytes, ordered, to_bytes
+from fedpress.server.coordinator import Fate, Lease
+
+SCHEMA: Final = 1
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS clients (
+  id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, key_hash TEXT NOT NULL, device_class TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
+  id TEXT PRIMARY KEY, client TEXT NOT NULL, round INTEGER NOT NULL, evaluate INTEGER NOT NULL, fate TEXT NOT NULL,
+  bytes_up INTEGER NOT NULL DEFAULT 0, bytes_down INTEGER NOT NULL DEFAULT 0, models_down INTEGER NOT NULL DEFAULT 0,
+  report BLOB NOT NULL DEFAULT x''
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS leases_by_round ON leases (round);
+CREATE TABLE IF NOT EXISTS chunks (ticket TEXT NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL,
+  PRIMARY KEY (ticket, start));
+CREATE TABLE IF NOT EXISTS versions (
+  number INTEGER PRIMARY KEY, codec TEXT NOT NULL, full INTEGER NOT NULL, base TEXT NOT NULL, hash TEXT NOT NULL,
+  payload BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tensors (what TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS rounds (round INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS releases (
+  device_class TEXT PRIMARY KEY, hash TEXT NOT NULL, format TEXT NOT NULL, metrics TEXT NOT NULL, data BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Client:
+    """One enrolled device. ``key_hash`` is the SHA-256 of its key, hex."""
+
+    id: str
+    name: str
+    key_hash: str
+    device_class: str
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one lease cost so far: payload bytes each way, and models downloaded (for the uncompressed comparison)."""
+
+    bytes_up: int
+    bytes_down: int
+    models_down: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """A shipped model file."""
+
+    device_class: str
+    hash: str
+    format: str
+    metrics: Mapping[str, float]
+    data: bytes
+
+
+class Store:
+    """One run's database. ``durable`` False leaves out fsync: for simulations, where a power cut costs nothing."""
+
+    def __init__(self, path: Path, durable: bool = True) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._synchronous = "FULL" if durable else "OFF"
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            self._db.executescript(_TABLES)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"The run's store '{path}' cannot be opened: {error}.") from error
+        known = self.meta("schema")
+        if known is None:
+            self.set_meta("schema", str(SCHEMA))
+        elif known != str(SCHEMA):
+            raise StoreError(f"The store '{path}' has schema {known}, this version of fedpress reads {SCHEMA}.")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, durable at the end."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        """A fact of the run."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a fact of the run."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # -- clients --------------------------------------------------------------------------------------------------
+
+    def add_client(self, client: Client) -> None:
+        """Keep a new client. Raises StoreError if the name is taken."""
+        try:
+            self._db.execute(
+                "INSERT INTO clients VALUES (?, ?, ?, ?)",
+                (client.id, client.name, client.key_hash, client.device_class),
+            )
+        except sqlite3.IntegrityError as error:
+            raise StoreError(f"The name '{client.name}' belongs to another device.") from error
+
+    def clients(self) -> list[Client]:
+        """All clients ever enrolled."""
+        return [Client(*row) for row in self._db.execute("SELECT id, name, key_hash, device_class FROM clients")]
+
+    # -- leases and updates ---------------------------------------------------------------------------------------
+
+    def add_leases(self, leases: Iterable[Lease]) -> None:
+        """Keep new leases."""
+        self._db.executemany(
+            "INSERT INTO leases (id, client, round, evaluate, fate) VALUES (?, ?, ?, ?, ?)",
+            [(v.id, v.client, v.round, v.evaluate, v.fate.value) for v in leases],
+        )
+
+    def lease(self, ticket: str) -> Lease | None:
+        """A lease of any round."""
+        row = self._db.execute(
+            "SELECT id, client, round, evaluate, fate FROM leases WHERE id = ?", (ticket,)
+        ).fetchone()
+        return None if row is None else _lease(row)
+
+    def leases(self, round_: int, evaluate: bool) -> list[Lease]:
+        """The leases of one round."""
+        rows = self._db.execute(
+            "SELECT id, client, round, evaluate, fate FROM leases WHERE round = ? AND evaluate = ?", (round_, evaluate)
+        )
+        return [_lease(row) for row in rows]
+
+    def end_lease(self, ticket: str, fate: Fate, traffic: Traffic, report: bytes = b"") -> None:
+        """How a lease ended, and what it cost."""
+        self._db.execute(
+            "UPDATE leases SET fate = ?, bytes_up = ?, bytes_down = ?, models_down = ?, report = ? WHERE id = ?",
+            (fate.value, traffic.bytes_up, traffic.bytes_down, traffic.models_down, report, ticket),
+        )
+
+    def expire(self, round_: int) -> None:
+        """Open leases of a closed round are stale."""
+        self._db.execute("UPDATE leases SET fate = 'stale' WHERE round = ? AND fate = 'open'", (round_,))
+
+    def reports(self, round_: int, evaluate: bool) -> list[tuple[Lease, str, Traffic, bytes]]:
+        """Every lease of a round with its client's name, traffic and serialised report."""
+        rows = self._db.execute(
+            "SELECT l.id, client, round, evaluate, fate, name, bytes_up, bytes_down, models_down, report FROM leases l "
+            "JOIN clients c ON c.id = l.client WHERE round = ? AND evaluate = ? ORDER BY name",
+            (round_, evaluate),
+        )
+        return [(_lease(r[:5]), r[5], Traffic(r[6], r[7], r[8]), r[9]) for r in rows]
+
+    def append(self, ticket: str, start: int, data: bytes) -> None:
+        """Keep a stretch of an update's payload; durable with the next transaction, not by itself."""
+        relaxed = self._synchronous == "FULL" and not self._db.in_transaction
+        if relaxed:
+            self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?)", (ticket, start, data))
+        if relaxed:
+            self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
+
+    def received(self, ticket: str) -> int:
+        """Bytes of an update that are here."""
+        row = self._db.execute("SELECT COALESCE(SUM(LENGTH(data)), 0) FROM chunks WHERE ticket = ?", (ticket,))
+        return int(row.fetchone()[0])
+
+    def payload(self, ticket: str) -> bytearray:
+        """An update's payload, put together without holding it twice."""
+        whole = bytearray(self.received(ticket))
+        for start, data in self._db.execute(
+            "SELECT start, data FROM chunks WHERE ticket = ? ORDER BY start", (ticket,)
+        ):
+            whole[start : start + len(data)] = data
+        return whole
+
+    def discard(self, ticket: str) -> None:
+        """Forget what arrived of an update."""
+        self._db.execute("DELETE FROM chunks WHERE ticket = ?", (ticket,))
+
+    def discard_updates(self) -> None:
+        """Forget all payloads: the round they belong to is committed."""
+        self._db.execute("DELETE FROM chunks")
+
+    # -- models ---------------------------------------------------------------------------------------------------
+
+    def add_version(self, number: int, link: Link, payload: bytes, keep: int) -> None:
+        """Keep a version's payload, and forget those of versions ``keep`` or more before it."""
+        row = (number, link.codec, link.full, link.base_hash, link.hash, payload)
+        self._db.execute("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._db.execute("DELETE FROM versions WHERE number <= ?", (number - keep,))
+
+    def versions(self) -> list[tuple[int, Link, bytes]]:
+        """The versions kept, oldest first."""
+        rows = self._db.execute("SELECT number, codec, full, base, hash, payload FROM versions ORDER BY number")
+        return [(n, Link(codec, bool(full), base, new, len(data)), data) for n, codec, full, base, new, data in rows]
+
+    def set_tensors(self, what: str, tensors: Tensors) -> None:
+        """Keep the latest tensors called ``what``: the exact model, the one devices see, the strategy's state."""
+        self._db.execute("INSERT OR REPLACE INTO tensors VALUES (?, ?)", (what, to_bytes(tensors)))
+
+    def tensors(self, what: str, spec: Spec | None = None) -> dict[str, Any] | None:
+        """The tensors kept as ``what``, in the spec's order if one is given."""
+        row = self._db.execute("SELECT data FROM tensors WHERE what = ?", (what,)).fetchone()
+        if row is None:
+            return None
+        found = from_bytes(row[0])
+        return found if spec is None else ordered(found, spec)
+
+    # -- rounds and releases --------------------------------------------------------------------------------------
+
+    def set_round(self, round_: int, record: Mapping[str, Any]) -> None:
+        """Keep a round's record."""
+        self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?)", (round_, json.dumps(record)))
+
+    def round(self, round_: int) -> dict[str, Any]:
+        """One round's record. Raises StoreError if there is none."""
+        row = self._db.execute("SELECT record FROM rounds WHERE round = ?", (round_,)).fetchone()
+        if row is None:
+            raise StoreError(f"Expected a record of round {round_} in the run's store, found none.")
+        return dict(json.loads(row[0]))
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """All records, in order."""
+        return [json.loads(row[0]) for row in self._db.execute("SELECT record FROM rounds ORDER BY round")]
+
+    def set_release(self, release: Release) -> None:
+        """Keep a shipped model for its device class, in place of the one before."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?, ?)",
+            (release.device_class, release.hash, release.format, json.dumps(release.metrics), release.data),
+        )
+
+    def releases(self) -> list[Release]:
+        """All shipped models."""
+        rows = self._db.execute("SELECT device_class, hash, format, metrics, data FROM releases")
+        return [Release(c, h, f, json.loads(m), d) for c, h, f, m, d in rows]
+
+
+def _lease(row: Any) -> Lease:
+    return Lease(row[0], row[1], row[2], bool(row[3]), Fate(row[4]))

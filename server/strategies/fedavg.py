@@ -1,0 +1,43 @@
+"""Federated averaging (McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized
+Data").
+
+Stated in deltas: the next model is the last one plus the mean of the clients' updates, weighted by their examples. The
+same as the paper's mean of models, since all updates of a round start from one version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedpress.params import Spec, Tensors, add
+from fedpress.protos import fleet_pb2 as pb
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    """``weighting``: "examples" as in the paper, or "uniform"."""
+
+    id: ClassVar[str] = "fedavg"
+    citation: ClassVar[str] = "McMahan et al. 2017"
+    weighting: str = "examples"
+
+    def personal(self, spec: Spec) -> tuple[str, ...]:  # noqa: ARG002 - every tensor travels
+        """None."""
+        return ()
+
+    def rule(self, spec: Spec) -> pb.Rule:
+        """Plain local training."""
+        return pb.Rule(name=self.id, personal=self.personal(spec))
+
+    def weight(self, report: pb.Report) -> float:
+        """Examples, or 1."""
+        return float(report.examples) if self.weighting == "examples" else 1.0
+
+    def init(self, spec: Spec) -> Tensors:  # noqa: ARG002 - nothing to remember
+        """Nothing."""
+        return {}
+
+    def step(self, model: Tensors, mean: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+        """``model + mean``."""
+        return add(model, mean), state

@@ -1,0 +1,109 @@
+"""The model's versions as devices get them: the exact model, the one that devices see, and the bytes between.
+
+``compression.download`` holds the arithmetic; here is its history, bounded by the plan and kept in the store. Every
+blob is encoded once and sent to all devices on the same base.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from fedpress.compression.download import Link, Publisher, recipe, snapshot
+from fedpress.compression.registry import parse
+from fedpress.errors import CodecError, PlanError, StoreError
+from fedpress.params import Spec, Tensors
+from fedpress.plan import Download
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.server.store import Store
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the model as it goes out: ``link`` says from where to where, ``blob`` is the payload's SHA-256."""
+
+    number: int
+    link: Link
+    blob: str
+    payload: bytes
+
+
+class Versions:
+    """The latest version and the history of how to get there. Lives on the store's thread."""
+
+    def __init__(self, settings: Download, spec: Spec, store: Store) -> None:
+        try:
+            self._publisher = Publisher(parse(settings.codec), settings.mode, spec)
+        except CodecError as error:
+            raise PlanError(f"{error} (download.codec)") from error
+        self._keep = settings.history
+        self._spec, self._store = spec, store
+        self._history: list[Version] = []
+        self._seen: Tensors = {}
+        self._snapshot: tuple[str, bytes] | None = None
+        self._offered: dict[str, bytes] = {}
+        self.exact: Tensors = {}
+        self.state: Tensors = {}
+
+    @property
+    def hash(self) -> str:
+        """Content hash of the version that work is handed out on."""
+        return self._history[-1].link.hash
+
+    def publish(self, exact: Tensors, state: Tensors, number: int) -> None:
+        """Make ``exact`` the next version, in the caller's transaction. ``state`` is the strategy's."""
+        step = self._publisher.publish(exact, self._seen or None, number)
+        version = Version(number, step.link, _sha(step.payload), step.payload)
+        self._store.add_version(number, version.link, version.payload, self._keep)
+        self._store.set_tensors("exact", exact)
+        self._store.set_tensors("seen", step.seen)
+        self._store.set_tensors("state", state)
+        self._history = [*self._history, version][-self._keep :]
+        self.exact, self._seen, self.state = exact, step.seen, state
+        self._snapshot = None
+
+    def restore(self) -> None:
+        """Continue from the store. Raises StoreError if it holds no version."""
+        exact, seen = self._store.tensors("exact", self._spec), self._store.tensors("seen", self._spec)
+        self._history = [Version(n, link, _sha(data), data) for n, link, data in self._store.versions()]
+        if exact is None or seen is None or not self._history:
+            raise StoreError("Expected a model in the run's store, found none.")
+        self.exact, self._seen, self.state = exact, seen, self._store.tensors("state") or {}
+
+    def recipe(self, held: str) -> list[pb.Blob]:
+        """What a device that holds version ``held`` (hash; "" for none) must fetch, in order."""
+        links = recipe([v.link for v in self._history], held, self._spec)
+        blobs = {v.link: v.blob for v in self._history}
+        return [
+            pb.Blob(
+                hash=blobs[link] if link in blobs else self._full(),
+                bytes=link.bytes,
+                codec=link.codec,
+                full=link.full,
+            )
+            for link in links
+        ]
+
+    def blob(self, content_hash: str) -> bytes | None:
+        """The bytes with this SHA-256, if they are still kept."""
+        for version in reversed(self._history):
+            if version.blob == content_hash:
+                return version.payload
+        if self._snapshot is not None and self._snapshot[0] == content_hash:
+            return self._snapshot[1]
+        return self._offered.get(content_hash)
+
+    def offer(self, content_hash: str, data: bytes) -> None:
+        """Let devices fetch bytes that are no version: a release."""
+        self._offered = {content_hash: data}
+
+    def _full(self) -> str:
+        """The blob of the model that devices see, as it is: made when first needed, kept until the next version."""
+        if self._snapshot is None:
+            data = snapshot(self._seen)
+            self._snapshot = _sha(data), data
+        return self._snapshot[0]
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

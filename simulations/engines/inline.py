@@ -1,0 +1,117 @@
+"""The inline engine: one process, one thread, real payload bytes, no sockets. The debugger's engine and the sweep's.
+
+The same federation, devices, codecs and vaults as over the network; only the link is a function call. Devices take
+turns in the order of their names, so that the same seed gives the same result, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from fedpress.client import actions
+from fedpress.client.device import Device
+from fedpress.client.link import Traffic
+from fedpress.client.vault import Vault
+from fedpress.errors import FedpressError
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.server import events
+from fedpress.server.federation import Federation
+from fedpress.simulations.host import Host
+from fedpress.simulations.problem import Problem
+from fedpress.simulations.results import Result, Summary
+
+
+class InlineLink:
+    """A device's calls, carried into a federation by function calls. See ``client.link.Link``."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.traffic = Traffic()
+        self.server = "inline"
+        self._federation = federation
+        self._client, self._key = "", ""
+
+    def enrol(self, request: pb.EnrolRequest) -> pb.EnrolReply:
+        """Join."""
+        return self._federation.enrol(request)
+
+    def authenticate(self, client_id: str, key: str) -> None:
+        """Take this identity."""
+        self._client, self._key = client_id, key
+
+    def get_work(self, request: pb.WorkRequest) -> pb.WorkReply:
+        """Ask for work; never held."""
+        return self._federation.get_work(self._caller(), request)
+
+    def fetch(self, blob: str, offset: int) -> Iterator[bytes]:
+        """The blob in one piece."""
+        client = self._caller()
+        data = bytes(self._federation.blob(blob, offset))
+        self._federation.meter.down(client, len(data))
+        yield data
+
+    def offset(self, ticket: str) -> pb.OffsetReply:
+        """How much of an update is there."""
+        return self._federation.offset(self._caller(), ticket)
+
+    def push(self, header: pb.PushHeader, payload: bytes) -> pb.PushReply:
+        """Send an update."""
+        client = self._caller()
+        upload = self._federation.push(client, header)
+        if isinstance(upload, pb.PushReply):
+            return upload
+        self._federation.append(client, upload, payload[header.offset :])
+        return self._federation.finish(client, upload)
+
+    def decline(self, ticket: str, reason: str) -> pb.DeclineReply:
+        """Give a ticket back."""
+        return self._federation.decline(self._caller(), ticket, reason)
+
+    def release(self, device_class: str) -> pb.Release:
+        """The shipped model."""
+        return self._federation.release(device_class)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _caller(self) -> str:
+        return self._federation.authenticate(self._client, self._key)
+
+
+def inline(problem: Problem, listen: events.Listener, resume: bool, baseline: Summary | None) -> Result:
+    """Run the problem in this thread."""
+    plan = problem.plan
+    with Host(plan, problem.initial, listen, resume=resume, durable=False) as host, ExitStack() as vaults:
+        federation, evaluate = host.federation, problem.evaluator()
+        devices = []
+        for shard, name in sorted(enumerate(problem.names), key=lambda pair: pair[1]):
+            vault = vaults.enter_context(Vault(plan.directory / "clients" / name, durable=False))
+            trainer = problem.trainer(shard)
+            link = InlineLink(federation)
+            devices.append(Device(link, vault, trainer, name, problem.task.name, patience=0.0, sleep=lambda _: None))
+        for device in devices:  # all enrol before anybody works, so that the first cohort is drawn from all
+            device.step()
+        while not (federation.finished and not federation.pending):
+            before = federation.waiting_for
+            for device in devices:
+                _work(device)
+            while federation.advance():
+                pass
+            while federation.pending:
+                pending = federation.pending.popleft()
+                federation.evaluated(pending, evaluate(pending.model))
+            if federation.waiting_for == before and not federation.finished:
+                raise FedpressError(f"Nothing moves any more: {before}. " + _ends(devices))
+        return host.result("inline", baseline=baseline)
+
+
+def _work(device: Device) -> None:
+    """Let a device go on until it has to wait, or is done."""
+    while device.stopped is None:
+        asked = isinstance(device.step(), actions.AskWork)
+        if asked and isinstance(device.session.action, actions.AskWork | actions.Sleep):
+            return
+
+
+def _ends(devices: list[Device]) -> str:
+    return "; ".join(f"{d.name}: {d.stopped.reason}" for d in devices if d.stopped is not None)

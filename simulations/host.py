@@ -1,0 +1,113 @@
+"""A server with all that surrounds it: run directory, store, federation, journal, gRPC service, summary.
+
+``fedpress server``, the processes engine and the benchmarks run this one; the inline engine runs its first half,
+without the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from fedpress.errors import PlanError
+from fedpress.params import Tensors, content_hash
+from fedpress.plan import Plan
+from fedpress.server import events
+from fedpress.server.federation import Federation
+from fedpress.server.journal import Journal
+from fedpress.server.service import Evaluator, Service
+from fedpress.server.store import Store
+from fedpress.simulations.records import RoundRecord, read_rounds
+from fedpress.simulations.results import Result, Summary, summarise
+
+STORE_FILE = "store.sqlite"
+
+
+class Host:
+    """One run's server. A context manager: leaving it closes the store, whatever happened.
+
+    ``initial``: the whole initial model. ``resume``: continue what the directory holds, else it must hold no run.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        initial: Tensors,
+        listen: events.Listener = lambda _: None,
+        *,
+        resume: bool = False,
+        durable: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan = plan
+        self._listen = listen
+        path = plan.directory / STORE_FILE
+        if path.exists() and not resume:
+            raise PlanError(
+                f"Expected no run in '{plan.directory}', found one. Continue it with --resume, start over with "
+                "--fresh, or choose another run.name."
+            )
+        if resume and not path.exists():
+            raise PlanError(f"Expected a run to resume in '{plan.directory}', found none.")
+        self.store = Store(path, durable)
+        self.federation = Federation(plan, initial, self.store, clock, self._hear)
+        self.journal = Journal(plan, self.store)
+        self.federation.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.close()
+
+    def rounds(self) -> list[RoundRecord]:
+        """What is done so far."""
+        return read_rounds(self.plan.directory)
+
+    def result(self, engine: str, wire: tuple[int, int] = (0, 0), baseline: Summary | None = None) -> Result:
+        """Write and return what the run came to."""
+        federation = self.federation
+        rounds = self.rounds()
+        summary = summarise(
+            self.plan,
+            rounds,
+            parameters=federation.spec.size,
+            model=content_hash(federation.versions.exact),
+            clients=federation.enrolled,
+            engine=engine,
+            wire_up=wire[0],
+            wire_down=wire[1],
+            baseline=baseline,
+        )
+        summary.write(self.plan.directory)
+        return Result(self.plan.directory, summary, rounds)
+
+    async def serve(self, evaluate: Evaluator | None, ready: Callable[[Service], Awaitable[None]]) -> tuple[int, int]:
+        """Listen until the run is over; bytes of all messages up and down.
+
+        ``ready`` is called once the port is open, and runs beside the service until the run ends; it ends the run by
+        raising.
+        """
+        service = Service(self.federation, self.plan.server, evaluate)
+        await service.start()
+        beside = asyncio.ensure_future(ready(service))
+        run = asyncio.ensure_future(service.finished())
+        try:
+            await asyncio.wait({beside, run}, return_when=asyncio.FIRST_EXCEPTION)
+            await run if run.done() else beside
+            await beside
+        finally:
+            run.cancel()
+            beside.cancel()
+            await service.stop()
+        return service.wire.up, service.wire.down
+
+    def _hear(self, event: events.Event) -> None:
+        if isinstance(event, events.RoundClosed):
+            self.journal.write(event.record, event.model)
+        self._listen(event)

@@ -1,0 +1,84 @@
+"""A plan made concrete: its task, its data, who holds what, the initial model, and the server's measure of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from fedpress.client.trainers import registry as trainers
+from fedpress.client.trainers.trainer import Trainer
+from fedpress.params import Tensors
+from fedpress.plan import Plan
+from fedpress.server.federation import check
+from fedpress.simulations import data as data_sets
+from fedpress.simulations.partition import names, partition
+from fedpress.simulations.tasks import load_task
+from fedpress.task import ClientData, Data, Task
+
+
+class Problem:
+    """What a plan says is to be learned. Everything is loaded when first asked for, once.
+
+    Raises PlanError, TaskError, DataError or MissingExtra, each before anything starts.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.task: Task = load_task(plan.task.name)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data set."""
+        return self.task.data(data_sets.located(self.plan.task.data_dir))
+
+    @cached_property
+    def clients(self) -> list[ClientData]:
+        """What each simulated client holds."""
+        return partition(self.data, self.plan.clients, self.plan.run.seed)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The clients' names, in the order of ``clients``."""
+        return names(self.data, self.plan.clients)
+
+    @cached_property
+    def initial(self) -> Tensors:
+        """The whole model before round 1, checked against the plan's strategy."""
+        from fedpress import torch_model
+
+        model = torch_model.dump(torch_model.build(self.task, self.plan.run.seed))
+        check(self.plan, model)
+        return model
+
+    def trainer(self, shard: int) -> Trainer:
+        """The trainer of one simulated client."""
+        return self.trainer_on(self.clients[shard])
+
+    def local_trainer(self) -> Trainer:
+        """The trainer of a real device, which holds all that the task's ``data`` gives: it holds out the test part."""
+        return self.trainer_on(ClientData(self.data.train, self.data.test))
+
+    def trainer_on(self, data: ClientData) -> Trainer:
+        """A trainer on given data, as the plan says."""
+        plan = self.plan
+        return trainers.make(
+            plan.train.trainer,
+            self.task,
+            data,
+            plan.run.seed,
+            device=plan.train.device,
+            threads=plan.engine.threads,
+        )
+
+    def evaluator(self) -> Callable[[Tensors], Mapping[str, float]]:
+        """Measures a whole model on the server's test data."""
+        from fedpress import torch_model
+
+        module = torch_model.build(self.task, self.plan.run.seed)
+        test, batch = self.data.test, self.plan.evaluate.batch_size
+
+        def evaluate(model: Tensors) -> Mapping[str, float]:
+            torch_model.load(module, model)
+            return torch_model.evaluate(module, self.task, test, batch)
+
+        return evaluate

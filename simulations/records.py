@@ -1,0 +1,151 @@
+"""What is kept of each round, typed: one ``RoundRecord`` is one line of ``rounds.jsonl``.
+
+Bytes are payload bytes. *Uncompressed* is what fp32 FedAvg would have sent for the same updates and the same model
+downloads: 4 bytes per parameter each. Lines are strict JSON: a loss or metric that is NaN or infinite is written as
+null and read as absent. Keys that this version does not know are ignored, so that older readers open newer runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
+
+from fedpress.errors import DataError
+
+ROUNDS_FILE: Final = "rounds.jsonl"
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _finite_only(metrics: Any) -> Any:
+    if not isinstance(metrics, Mapping):
+        return metrics
+    return {k: v for k, v in metrics.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))}
+
+
+Measure = Annotated[float | None, AfterValidator(_finite)]
+Metrics = Annotated[Mapping[str, float], BeforeValidator(_finite_only)]
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """One client in one round. ``fate``: ``counted``, or what became of its update instead."""
+
+    fate: str = "counted"
+    examples: int = 0
+    loss: Measure = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+    metrics: Metrics = field(default_factory=dict)
+    train_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    epsilon: float = 0.0
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One line of ``rounds.jsonl``. Round 0 is the initial model's evaluation: no clients, no bytes.
+
+    ``metrics`` are the server's, of the model *after* this round; ``client_metrics`` are example-weighted means of what
+    clients reported on the model that *arrived*, which is the one after the round before. An ``evaluation`` is the last
+    line, if any: clients fetched the final model and measured it; nobody trained.
+    """
+
+    round: int
+    seconds: float = 0.0
+    elapsed: float = 0.0
+    cohort: int = 0
+    updates: int = 0
+    late: int = 0
+    rejected: int = 0
+    declined: int = 0
+    train_loss: Measure = None
+    metrics: Metrics = field(default_factory=dict)
+    client_metrics: Metrics = field(default_factory=dict)
+    bytes_up: int = 0
+    bytes_up_uncompressed: int = 0
+    bytes_down: int = 0
+    bytes_down_uncompressed: int = 0
+    clients: Mapping[str, ClientRecord] = field(default_factory=dict)
+    evaluation: bool = False
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> RoundRecord:
+        """Inverse of ``to_json``. Raises pydantic's ValidationError, a ValueError."""
+        return _ROUND.validate_json(line, strict=True)
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> RoundRecord:
+        """From plain values, as ``from_json``."""
+        return _ROUND.validate_python(dict(table))
+
+    def to_json(self) -> str:
+        """One line of strict JSON, without its newline."""
+        return _ROUND.dump_json(self).decode()
+
+
+_ROUND: Final = TypeAdapter(RoundRecord)
+
+
+def read_rounds(run_dir: Path) -> list[RoundRecord]:
+    """The rounds of a run, by number; of a round that was recorded twice, around a crash, the later record.
+
+    A last line without its newline that does not parse is what a crash leaves of a write, and is ignored. Any other
+    broken line raises DataError with its number.
+    """
+    path = run_dir / ROUNDS_FILE
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"Expected a run in '{run_dir}', cannot read {path.name}: {error}.") from error
+    rounds: dict[int, RoundRecord] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = RoundRecord.from_json(line)
+        except ValidationError as error:
+            if number == len(lines):
+                break
+            raise DataError(f"Expected a round in line {number} of '{path}'. {first_fault(error)}") from error
+        rounds[record.round] = record
+    return [rounds[number] for number in sorted(rounds)]
+
+
+def curve(rounds: Iterable[RoundRecord], metric: str = "accuracy") -> list[tuple[int, float]]:
+    """(round, value) of a metric of the global model: the server's where it evaluated, else what clients reported.
+
+    Clients measure the model that arrives in round r, which is the one after round r - 1, and is filed there.
+    """
+    rounds = list(rounds)
+    served = [(r.round, r.metrics[metric]) for r in rounds if metric in r.metrics]
+    return served or [(r.round - 1, r.client_metrics[metric]) for r in rounds if metric in r.client_metrics]
+
+
+def trained(rounds: Iterable[RoundRecord]) -> list[RoundRecord]:
+    """The rounds in which clients trained: neither the initial evaluation nor the final one."""
+    return [r for r in rounds if r.round and not r.evaluation]
+
+
+def latest(rounds: Iterable[RoundRecord]) -> dict[str, ClientRecord]:
+    """Each client's last record that carries metrics (its last record at all if none does), clients by name."""
+    found: dict[str, ClientRecord] = {}
+    for record in rounds:
+        for name, client in record.clients.items():
+            if client.metrics or name not in found or not found[name].metrics:
+                found[name] = client
+    return dict(sorted(found.items()))
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a validation, with the key it is about."""
+    fault = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{fault['msg']}{f' ({where})' if where else ''}."

@@ -1,0 +1,158 @@
+"""``report.html``: one file that shows a run, opened by double click, without a network and without scripts.
+
+Tiles, plots, a table of clients and one of rounds, the plan in full and the command that repeats the run. The page
+forbids itself every load and every script (Content-Security-Policy), and all that comes from devices is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from fedpress.errors import DataError, MissingExtra
+from fedpress.simulations import units
+from fedpress.simulations.records import RoundRecord, latest
+from fedpress.simulations.results import REPORT_FILE, Result, Summary
+
+_TEMPLATE: Final = "report.html.j2"
+_PLAN: Final = "plan.toml"
+
+
+class Tile(NamedTuple):
+    """A headline number, what it is, and a line beneath it."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ClientRow:
+    """One client over the whole run."""
+
+    name: str
+    updates: int
+    examples: int
+    accuracy: float | None
+    bytes_up: int
+    bytes_down: int
+    bits_up: float
+    train_seconds: float
+    epsilon: float
+
+
+def write_report(run_dir: Path, baseline: Path | None = None) -> Path:
+    """Write ``report.html`` into a run's directory; its path. ``baseline``: directory of the uncompressed run.
+
+    Raises DataError for a directory that holds no finished run, MissingExtra without jinja2 and matplotlib.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ModuleNotFoundError as error:  # pragma: no cover - the base install
+        raise MissingExtra("The report", "report") from error
+    from fedpress.simulations.plots import plots
+
+    result = Result.read(run_dir)
+    beside = Result.read(baseline) if baseline else None
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(
+        size=units.size, share=units.share, duration=units.duration, printable=units.printable, svg=Markup
+    )
+    page = environment.from_string(files("fedpress.simulations").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
+    html = page.render(_facts(result, beside), plots=plots(result, beside))
+    path = run_dir / REPORT_FILE
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def _facts(result: Result, baseline: Result | None) -> dict[str, Any]:
+    """What the template is given, plots aside."""
+    summary = result.summary
+    reference = baseline.summary.accuracy if baseline else summary.baseline_accuracy
+    rows = client_rows(result.rounds, summary.parameters)
+    try:
+        plan = (result.run_dir / _PLAN).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"Expected the run's plan in '{result.run_dir / _PLAN}': {error}.") from error
+    return {
+        "summary": summary,
+        "tiles": tiles(summary, reference),
+        "verdict": verdict(summary, reference),
+        "clients": rows,
+        "private": any(row.epsilon > 0 for row in rows),
+        "rounds": result.rounds,
+        "plan": plan,
+        "command": shlex.join(["fedpress", "simulate", str(result.run_dir / _PLAN), f"run.name={summary.name}-again"]),
+    }
+
+
+def tiles(summary: Summary, reference: float | None) -> list[Tile]:
+    """The headline numbers that the run has; ``reference`` is the uncompressed run's accuracy."""
+    s = summary
+    up, down = units.ratio(s.bytes_up_uncompressed, s.bytes_up), units.ratio(s.bytes_down_uncompressed, s.bytes_down)
+    found = []
+    if s.accuracy is not None:
+        best = f"best {units.share(s.best_accuracy)} in round {s.best_round}" if s.best_accuracy is not None else ""
+        found.append(Tile("Accuracy", units.share(s.accuracy), best))
+        if reference is not None:
+            delta = units.points(s.accuracy - reference).replace("-", "\N{MINUS SIGN}").replace("points", "pts")
+            found.append(Tile("vs uncompressed", delta, f"from {units.share(reference)}"))
+    if s.personal_accuracy is not None:
+        found.append(Tile("On clients' own data", units.share(s.personal_accuracy), "mean over clients"))
+    found += [
+        Tile("Less upload", up, f"{units.size(s.bytes_up)} of {units.size(s.bytes_up_uncompressed)}"),
+        Tile("Less download", down, f"{units.size(s.bytes_down)} of {units.size(s.bytes_down_uncompressed)}"),
+        Tile("Bits per parameter", f"{s.bits_up:.2f} up", f"{s.bits_down:.2f} down, of 32"),
+    ]
+    if s.epsilon is not None:
+        found.append(Tile("Epsilon spent", f"{s.epsilon:.2f}", "at most, by any client"))
+    return [tile._replace(note=tile.note.replace(" %", "\N{NO-BREAK SPACE}%")) for tile in found]
+
+
+def verdict(summary: Summary, reference: float | None) -> str:
+    """The run in one sentence."""
+    s = summary
+    up, down = units.ratio(s.bytes_up_uncompressed, s.bytes_up), units.ratio(s.bytes_down_uncompressed, s.bytes_down)
+    sent = f"{up} less upload and {down} less download than uncompressed FedAvg"
+    if s.accuracy is None:
+        return f"The run sent {sent}."
+    versus = f" ({units.share(reference)} uncompressed)" if reference is not None else ""
+    return f"{units.share(s.accuracy)} accuracy{versus} with {sent}."
+
+
+def client_rows(rounds: Sequence[RoundRecord], parameters: int) -> list[ClientRow]:
+    """Each client's totals, by name (writer-2 before writer-10); ``train_seconds`` is per update.
+
+    ``parameters``: of the model that travels.
+    """
+    rows = []
+    for name, last in sorted(latest(rounds).items(), key=lambda item: _natural(item[0])):
+        records = [r.clients[name] for r in rounds if name in r.clients]
+        pushed = [c for c in records if c.bytes_up]
+        up = sum(c.bytes_up for c in pushed)
+        rows.append(
+            ClientRow(
+                name=name,
+                updates=len(pushed),
+                examples=max(c.examples for c in records),
+                accuracy=last.metrics.get("accuracy"),
+                bytes_up=up,
+                bytes_down=sum(c.bytes_down for c in records),
+                bits_up=8 * up / (parameters * len(pushed)) if pushed and parameters else 0.0,
+                train_seconds=sum(c.train_seconds for c in pushed) / len(pushed) if pushed else 0.0,
+                epsilon=max(c.epsilon for c in records),
+            )
+        )
+    return rows
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Orders runs of digits by their value: longer is larger, leading zeros aside."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(len(part.lstrip("0")), part) if part[:1].isdigit() else (0, part) for part in parts]

@@ -1,0 +1,219 @@
+"""What a run comes to: its ``Summary`` (``summary.json``), the ``Result`` all engines return, the closing table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+from rich.table import Table
+from rich.text import Text
+
+from fedpress.errors import DataError
+from fedpress.plan import Plan
+from fedpress.simulations import units
+from fedpress.simulations.records import (
+    ROUNDS_FILE,
+    ClientRecord,
+    Measure,
+    RoundRecord,
+    curve,
+    first_fault,
+    latest,
+    read_rounds,
+    trained,
+)
+
+__all__ = [
+    "REPORT_FILE",
+    "ROUNDS_FILE",
+    "SUMMARY_FILE",
+    "ClientRecord",
+    "Result",
+    "RoundRecord",
+    "Summary",
+    "curve",
+    "latest",
+    "read_rounds",
+    "summarise",
+    "table",
+]
+
+SUMMARY_FILE: Final = "summary.json"
+REPORT_FILE: Final = "report.html"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """``summary.json``. What a run has no value for is None here and absent there."""
+
+    name: str
+    task: str
+    strategy: str
+    rounds: int
+    seconds: float
+    bytes_up: int
+    bytes_up_uncompressed: int
+    bytes_down: int
+    bytes_down_uncompressed: int
+    upload_codec: str
+    download_codec: str
+    parameters: int
+    clients: int
+    engine: str
+    seed: int
+    model: str
+    accuracy: Measure = None
+    best_accuracy: Measure = None
+    best_round: int | None = None
+    personal_accuracy: Measure = None
+    baseline_accuracy: Measure = None
+    epsilon: Measure = None
+    wire_up: int = 0
+    wire_down: int = 0
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Summary:
+        """Inverse of ``to_json``. Raises pydantic's ValidationError, a ValueError."""
+        return _SUMMARY.validate_json(text, strict=True)
+
+    @classmethod
+    def read(cls, run_dir: Path) -> Summary:
+        """The summary in a run's directory. Raises DataError."""
+        path = run_dir / SUMMARY_FILE
+        try:
+            return cls.from_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"Expected a finished run in '{run_dir}', cannot read {path.name}: {error}.") from error
+        except ValidationError as error:
+            raise DataError(f"Expected a summary in '{path}'. {first_fault(error)}") from error
+
+    def to_json(self) -> str:
+        """Indented strict JSON."""
+        return _SUMMARY.dump_json(self, indent=2, exclude_none=True).decode() + "\n"
+
+    def write(self, run_dir: Path) -> Path:
+        """Write ``summary.json`` in a run's directory; its path."""
+        path = run_dir / SUMMARY_FILE
+        path.write_text(self.to_json(), encoding="utf-8")
+        return path
+
+    @property
+    def bits_up(self) -> float:
+        """Bits per parameter of the mean update; 0 if nothing was sent."""
+        return _bits(self.bytes_up, self.bytes_up_uncompressed)
+
+    @property
+    def bits_down(self) -> float:
+        """Bits per parameter of the mean model download; 0 if nothing was sent."""
+        return _bits(self.bytes_down, self.bytes_down_uncompressed)
+
+
+_SUMMARY: Final = TypeAdapter(Summary)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What every engine returns."""
+
+    run_dir: Path
+    summary: Summary
+    rounds: Sequence[RoundRecord]
+
+    @classmethod
+    def read(cls, run_dir: Path) -> Result:
+        """The result of a finished run, from its directory. Raises DataError."""
+        return cls(run_dir, Summary.read(run_dir), read_rounds(run_dir))
+
+
+def summarise(
+    plan: Plan,
+    rounds: Sequence[RoundRecord],
+    *,
+    parameters: int,
+    model: str,
+    clients: int,
+    engine: str,
+    wire_up: int = 0,
+    wire_down: int = 0,
+    baseline: Summary | None = None,
+) -> Summary:
+    """The summary of a run.
+
+    ``parameters``: of the model that travels. ``model``: its content hash at the end. ``clients``: how many there were.
+    ``wire_up`` and ``wire_down``: bytes of all messages with envelopes, 0 where there was no wire.
+    ``baseline``: the uncompressed run of the same seed.
+    """
+    accuracies = curve(rounds)
+    best_round, best = max(accuracies, key=lambda at: at[1], default=(None, None))
+    personal = [c.metrics["accuracy"] for c in latest(rounds).values() if "accuracy" in c.metrics]
+    epsilons = [c.epsilon for r in rounds for c in r.clients.values() if c.epsilon > 0]
+    return Summary(
+        name=plan.run.name,
+        task=Path(plan.task.name).stem,
+        strategy=plan.strategy.name,
+        rounds=max((r.round for r in trained(rounds)), default=0),
+        seconds=max((r.elapsed for r in rounds), default=0.0),
+        bytes_up=sum(r.bytes_up for r in rounds),
+        bytes_up_uncompressed=sum(r.bytes_up_uncompressed for r in rounds),
+        bytes_down=sum(r.bytes_down for r in rounds),
+        bytes_down_uncompressed=sum(r.bytes_down_uncompressed for r in rounds),
+        upload_codec=plan.upload.codec,
+        download_codec=plan.download.codec,
+        parameters=parameters,
+        clients=clients,
+        engine=engine,
+        seed=plan.run.seed,
+        model=model,
+        accuracy=accuracies[-1][1] if accuracies else None,
+        best_accuracy=best,
+        best_round=best_round,
+        personal_accuracy=sum(personal) / len(personal) if personal else None,
+        baseline_accuracy=baseline.accuracy if baseline else None,
+        epsilon=max(epsilons, default=None),
+        wire_up=wire_up,
+        wire_down=wire_down,
+    )
+
+
+def table(result: Result) -> Table:
+    """The closing table: accuracy and bytes against the uncompressed run, rounds, time, the path of the report."""
+    s = result.summary
+    rows = {
+        "accuracy": _accuracy(s),
+        "on clients' own data": units.share(s.personal_accuracy) if s.personal_accuracy is not None else None,
+        "uploaded": _traffic(s.bytes_up, s.bytes_up_uncompressed),
+        "downloaded": _traffic(s.bytes_down, s.bytes_down_uncompressed),
+        "bits per parameter": f"{s.bits_up:.2f} up, {s.bits_down:.2f} down, of 32",
+        "with envelopes": f"{units.size(s.wire_up)} up, {units.size(s.wire_down)} down" if s.wire_up else None,
+        "epsilon spent": f"{s.epsilon:.2f} at most" if s.epsilon is not None else None,
+        "rounds": f"{s.rounds} with {s.clients} clients",
+        "time": units.duration(s.seconds),
+        "report": str(result.run_dir / REPORT_FILE),
+    }
+    out = Table(title=Text(f"{s.name}: {s.strategy} on {s.task}"), title_justify="left", show_header=False)
+    out.add_column(style="bold", no_wrap=True)
+    out.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value is not None:
+            out.add_row(Text(name), Text(value))
+    return out
+
+
+def _accuracy(s: Summary) -> str:
+    if s.accuracy is None:
+        return "not measured"
+    if s.baseline_accuracy is None:
+        return units.share(s.accuracy)
+    delta = units.points(s.accuracy - s.baseline_accuracy)
+    return f"{units.share(s.accuracy)} (uncompressed {units.share(s.baseline_accuracy)}, {delta})"
+
+
+def _traffic(actual: int, uncompressed: int) -> str:
+    return f"{units.size(actual)} of {units.size(uncompressed)}, {units.ratio(uncompressed, actual)}"
+
+
+def _bits(actual: int, uncompressed: int) -> float:
+    return 32 * actual / uncompressed if uncompressed else 0.0

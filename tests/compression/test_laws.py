@@ -1,0 +1,280 @@
+"""The laws of ``fedpress.compression.codec``, held against every codec and a choice of chains."""
+
+from __future__ import annotations
+
+import json
+import math
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from fedpress.compression.codec import NOTHING, Codec, Context
+from fedpress.compression.payload import max_bytes, seal, unseal
+from fedpress.compression.registry import from_json, ids, ids_of, parse, to_json
+from fedpress.compression.stream import Stream
+from fedpress.errors import DecodeError, SpecError
+from fedpress.params import Array, Spec, Tensors, TensorSpec, finite, flatten, unflatten
+
+DETERMINISTIC = (
+    "raw",
+    "fp16",
+    "bf16",
+    "uniform:8",
+    "uniform:8,per=channel",
+    "uniform:5",
+    "uniform:4,per=channel",
+    "uniform:2",
+    "uniform:1",
+    "uniform:1,per=channel",
+    "topk:0.1+raw",
+    "topk:0.002+uniform:8",
+    "topk:0.3+uniform:4",
+    "topk:0.6+fp16",
+    "topk:1.0+topk:0.5+bf16",
+    "ef+topk:0.1+uniform:8",
+    "ef+uniform:1",
+)
+RANDOMISED = (
+    "uniform:8,stochastic=true",
+    "uniform:3,stochastic=true,per=channel",
+    "uniform:1,stochastic=true",
+    "randomk:0.3+raw",
+    "randomk:0.7,unbiased=false+uniform:8",
+    "randomk:0.8+uniform:4,stochastic=true",
+    "topk:0.5+randomk:0.5+uniform:6,stochastic=true",
+    "ef+randomk:0.4,unbiased=false+uniform:2,stochastic=true",
+)
+EVERY = DETERMINISTIC + RANDOMISED
+SPEC = Spec(
+    (
+        TensorSpec("conv", (3, 2, 2, 2)),
+        TensorSpec("bias", (3,)),
+        TensorSpec("none", (0, 4)),
+        TensorSpec("scale", ()),
+        TensorSpec("dense", (5, 4)),
+    )
+)
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+
+every = pytest.mark.parametrize("text", EVERY)
+vectors = arrays(np.float32, SPEC.size, elements=st.floats(-(2.0**100), 2.0**100, width=32))
+
+
+def sample(spec: Spec = SPEC, turn: int = 0) -> dict[str, Array]:
+    """Numbers between -1 and 1 that need no random generator: multiples of 1/64, hence exact."""
+    return unflatten((((np.arange(spec.size) + turn) * 37 % 127 - 63) / 64).astype(np.float32), spec)
+
+
+def frozen(tensors: Tensors) -> Tensors:
+    """The same tensors, which raise when written to."""
+    for array in tensors.values():
+        array.flags.writeable = False
+    return tensors
+
+
+def trip(codec: Codec, tensors: Tensors, seed: int = 0) -> Tensors:
+    """There and back, with fresh memory."""
+    spec, context = Spec.of(tensors), Context(seed, 1)
+    payload, _ = seal(codec, tensors, codec.init(spec), context, Stream.of("test", seed))
+    return unseal(codec, payload, NOTHING, context, spec)[0]
+
+
+def squared_error(tensors: Tensors, others: Tensors) -> float:
+    return float(np.sum((flatten(tensors).astype(np.float64) - flatten(others)) ** 2))
+
+
+def test_every_codec_is_held_to_the_laws() -> None:
+    assert set().union(*(ids_of(parse(text)) for text in EVERY)) == set(ids())
+    assert set(GOLDEN) == set(EVERY)
+
+
+@pytest.mark.parametrize("text", DETERMINISTIC)
+@settings(max_examples=40, deadline=None)
+@given(vector=vectors)
+def test_round_trip_within_the_bound(text: str, vector: Array) -> None:
+    codec, tensors = parse(text), unflatten(vector, SPEC)
+    decoded = trip(codec, tensors)
+    SPEC.check(decoded)
+    assert squared_error(tensors, decoded) <= codec.error_bound(tensors) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("text", RANDOMISED)
+def test_round_trip_within_the_bound_in_the_mean(text: str) -> None:
+    codec, tensors = parse(text), sample()
+    errors = [squared_error(tensors, trip(codec, tensors, seed)) for seed in range(300)]
+    assert np.mean(errors) <= codec.error_bound(tensors) + 4 * np.std(errors) / math.sqrt(len(errors))
+
+
+@every
+def test_unbiased_where_it_says_so(text: str) -> None:
+    codec, tensors = parse(text), sample()
+    decoded = np.array([flatten(trip(codec, tensors, seed)) for seed in range(600)], np.float64)
+    spread = decoded.std(axis=0) / math.sqrt(len(decoded))
+    close = bool(np.all(np.abs(decoded.mean(axis=0) - flatten(tensors)) <= 5 * spread + 1e-6))
+    assert close or not codec.unbiased
+    if text in ("uniform:2", "uniform:1", "topk:0.1+raw", "randomk:0.7,unbiased=false+uniform:8"):
+        assert not close, "a biased codec passed: the test is too weak"
+
+
+@every
+def test_same_bytes_as_ever(text: str) -> None:
+    codec = parse(text)
+    payload, _ = seal(codec, sample(), codec.init(SPEC), Context(7, 1), Stream(7))
+    assert payload.hex() == GOLDEN[text]
+
+
+@every
+@settings(max_examples=15, deadline=None)
+@given(vector=vectors, seed=st.integers(0, 2**63 - 1))
+def test_same_seed_same_bytes_and_no_more_than_promised(text: str, vector: Array, seed: int) -> None:
+    codec, tensors = parse(text), unflatten(vector, SPEC)
+    first, second = (seal(codec, tensors, codec.init(SPEC), Context(seed % 97), Stream(seed))[0] for _ in range(2))
+    assert first == second
+    assert len(first) <= max_bytes(codec, SPEC)
+
+
+@every
+def test_text_and_json(text: str) -> None:
+    codec = parse(text)
+    assert codec.text == text
+    assert from_json(to_json(codec)) == codec
+    assert hash(codec) == hash(parse(codec.text))
+
+
+@every
+@pytest.mark.parametrize("size", [0, 1])
+def test_models_of_no_and_of_one_parameter(text: str, size: int) -> None:
+    codec, tensors = parse(text), {"x": np.full(size, -2.5, np.float32)}
+    decoded = trip(codec, tensors)
+    Spec.of(tensors).check(decoded)
+    assert squared_error(tensors, decoded) <= codec.error_bound(tensors) * (1 + 1e-6)
+
+
+@every
+def test_nothing_given_is_mutated(text: str) -> None:
+    codec, tensors = parse(text), frozen(sample())
+    state = frozen(codec.init(SPEC))
+    before = {n: a.copy() for n, a in state.items()}
+    for _ in range(2):
+        payload, new = seal(codec, tensors, state, Context(), Stream(0))
+        unseal(codec, payload, NOTHING, Context(), SPEC)
+        assert set(new) == set(before)
+    assert all(np.array_equal(state[n], before[n]) for n in before)
+
+
+@every
+def test_numbers_that_are_not_finite_are_not_sent(text: str) -> None:
+    codec = parse(text)
+    for bad in (np.nan, np.inf, -np.inf):
+        tensors = sample()
+        tensors["bias"][1] = bad
+        with pytest.raises(SpecError, match="bias"):
+            seal(codec, tensors, codec.init(SPEC), Context(), Stream(0))
+
+
+# -- refusal ----------------------------------------------------------------------------------------------------------
+
+
+def payload_of(codec: Codec) -> bytes:
+    return seal(codec, sample(), codec.init(SPEC), Context(), Stream(0))[0]
+
+
+def refused(codec: Codec, payload: bytes) -> bool:
+    """True if it raises DecodeError; False if it is a good payload. Everything else is a failure of the test."""
+    try:
+        tensors, _ = unseal(codec, payload, NOTHING, Context(), SPEC)
+    except DecodeError:
+        return True
+    SPEC.check(tensors)
+    assert finite(tensors)
+    return False
+
+
+@every
+def test_truncated_and_extended(text: str) -> None:
+    codec = parse(text)
+    payload = payload_of(codec)
+    assert not refused(codec, payload)
+    assert all(refused(codec, payload[:size]) for size in range(len(payload)))
+    assert all(refused(codec, payload[size:]) for size in range(1, len(payload) + 1))
+    assert all(refused(codec, payload + b) and refused(codec, b + payload) for b in (b"\0", b"\x01", b"\xff" * 1000))
+
+
+@every
+def test_flipped_bits(text: str) -> None:
+    codec = parse(text)
+    payload = payload_of(codec)
+    number = int.from_bytes(payload, "little")
+    for bit in range(8 * len(payload)):
+        refused(codec, (number ^ (1 << bit)).to_bytes(len(payload), "little"))
+
+
+@every
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_bytes_of_the_right_length(text: str, data: st.DataObject) -> None:
+    codec = parse(text)
+    payload = payload_of(codec)
+    keep = data.draw(st.integers(0, len(payload)))
+    rest = data.draw(st.binary(min_size=len(payload) - keep, max_size=len(payload) - keep))
+    refused(codec, payload[:keep] + rest)
+
+
+@every
+@pytest.mark.parametrize("word", [np.nan, np.inf, -np.inf, 3.4e38])
+def test_injected_words(text: str, word: float) -> None:
+    """A scale or a value that is not finite, at every place."""
+    codec = parse(text)
+    payload = payload_of(codec)
+    bad = np.float32(word).tobytes()
+    for at in range(len(payload) - 3):
+        refused(codec, payload[:at] + bad + payload[at + 4 :])
+    if "uniform" in text and "+" not in text and not np.isclose(word, 3.4e38):
+        assert refused(codec, bad + payload[4:])
+
+
+@every
+def test_memory_follows_from_the_spec(text: str) -> None:
+    """Junk of the greatest length admitted takes no more than 8 words per parameter to refuse or decode."""
+    codec, spec = parse(text), Spec((TensorSpec("x", (100, 200)),))
+    size = max_bytes(codec, spec)
+    for junk in (b"\xff" * size, b"\0" * size, b"\x80" * size, np.arange(size, dtype=np.uint8).tobytes()):
+        tracemalloc.start()
+        try:
+            unseal(codec, junk, NOTHING, Context(), spec)
+        except DecodeError:
+            pass
+        finally:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert peak <= 8 * spec.nbytes + 65536
+
+
+# -- feedback ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [text for text in EVERY if text.startswith("ef+")])
+def test_feedback_telescopes(text: str) -> None:
+    """Sum of what was decoded = sum of what was encoded - last residual, whatever was lost on the way."""
+    codec = parse(text)
+    state, sent, arrived = codec.init(SPEC), np.zeros(SPEC.size), np.zeros(SPEC.size)
+    for turn in range(12):
+        tensors, context = sample(turn=turn), Context(turn, turn)
+        payload, state = seal(codec, tensors, state, context, Stream(turn))
+        sent += flatten(tensors)
+        arrived += flatten(unseal(codec, payload, NOTHING, context, SPEC)[0])
+    residual = flatten({n: a for n, a in state.items() if n.startswith("residual/")})
+    assert np.allclose(arrived, sent - residual, atol=1e-5)
+    assert np.any(residual != 0)
+
+
+def test_feedback_refuses_a_residual_of_another_model() -> None:
+    codec = parse("ef+int8")
+    for state in (NOTHING, codec.init(Spec((TensorSpec("conv", (3,)),)))):
+        with pytest.raises(SpecError, match="residual"):
+            seal(codec, sample(), state, Context(), Stream(0))
