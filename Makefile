@@ -54,5 +54,14 @@ protos: setup
 proto-check: protos
 	git diff --exit-code -- protos
 
+COMPOSE := docker compose -f docker/compose.yaml $(if $(FLEET_HOST),-f docker/compose.host.yaml)
+
+# FLEET_HOST=1 where Docker has no bridge network. The run's directory is copied to runs/fleet.
+fleet:
+	$(COMPOSE) down --volumes
+	$(COMPOSE) up --build
+	rm -rf runs/fleet && mkdir -p runs && $(COMPOSE) cp server:/runs/fleet runs/
+	$(COMPOSE) down --volumes
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

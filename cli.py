@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -130,8 +129,7 @@ def client(
     from fedpress.simulations.join import join
     from fedpress.simulations.problem import Problem
 
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         reason = join(
             Problem(read_plan(words)),
@@ -142,7 +140,6 @@ def client(
             ca=ca,
             insecure=insecure,
             device_class=device_class,
-            stop=stop,
         )
     except KeyboardInterrupt:
         reason = "stopped"

@@ -186,7 +186,7 @@ def finite(tensors: Tensors) -> bool:
 
 def to_bytes(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
     """Tensors as safetensors bytes."""
-    arrays = {n: np.ascontiguousarray(a) for n, a in tensors.items()}
+    arrays = {n: np.asarray(a, order="C") for n, a in tensors.items()}  # ascontiguousarray makes scalars 1-d
     return bytes(_safetensors_save(arrays, metadata=dict(metadata) if metadata else None))
 
 

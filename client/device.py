@@ -11,15 +11,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, get_args
 
 from fedpress.client import actions, events
 from fedpress.client.link import Link
+from fedpress.client.notes import Kind
+from fedpress.client.notes import Note as Note
 from fedpress.client.session import Session
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.client.vault import Identity, Vault
-from fedpress.client.work import Done, perform
+from fedpress.client.work import Done, check_spec, perform
 from fedpress.compression import registry
 from fedpress.compression.download import rebuild
 from fedpress.compression.stream import Stream
@@ -30,30 +31,6 @@ from fedpress.protos.calls import PROTOCOL
 
 #: Most bytes a ticket's recipe may have: so many uncompressed models, and room for headers of small ones.
 _RECIPE_MODELS, _RECIPE_SLACK = 8, 1 << 20
-
-
-Kind: TypeAlias = Literal[
-    "enrolled",
-    "fetched",
-    "evaluated",
-    "trained",
-    "pushed",
-    "dropped",
-    "declined",
-    "refused",
-    "gone",
-    "back",
-    "done",
-]
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something that happened, for people and progress views. ``round`` is 0 outside of any."""
-
-    kind: Kind
-    text: str
-    round: int = 0
 
 
 class Device:
@@ -127,7 +104,7 @@ class Device:
             self._say("refused", f"{error} ({error.fault})")
         after = self.session.on(event)
         if reachable and not self.session.reachable:
-            self._say("gone", f"{trouble} Waiting for it.")
+            self._say("gone", f"{trouble.rstrip('.')}. Waiting for it.")
         elif self.session.reachable and not reachable:
             self._say("back", "The server is back.")
         if isinstance(after, actions.Stop):
@@ -152,7 +129,7 @@ class Device:
         if reply.protocol != PROTOCOL:
             raise Refused("FAULT_PROTOCOL", f"The server speaks protocol {reply.protocol}, this device {PROTOCOL}.")
         spec = Spec(tuple(TensorSpec(t.name, tuple(t.shape), t.dtype) for t in reply.spec))
-        _fits(spec, self._trainer.spec)
+        check_spec(spec, self._trainer.spec)
         self._link.authenticate(reply.client_id, reply.key)
         self._vault.enrol(Identity(reply.client_id, reply.key, self._link.server, reply.run_id, spec))
         self._seed = reply.seed
@@ -233,6 +210,7 @@ class Device:
         report = outcome.pending.header.report
         told = f"loss {report.loss:.4f}, " if report.loss else ""
         told += f"epsilon {report.epsilon:.3f}, " if report.epsilon else ""
+        told += "".join(f"{name} of what arrived {value:.4f}, " for name, value in sorted(report.metrics.items()))
         kind: Kind = "evaluated" if ticket.work == pb.WORK_EVALUATE else "trained"
         self._say(kind, f"{told}{report.examples} examples, {len(outcome.pending.payload)} bytes to send.")
         return events.Trained()
@@ -285,20 +263,6 @@ class Device:
     def _say(self, kind: Kind, text: str) -> None:
         if self._listener is not None:
             self._listener(Note(kind, text, self._round))
-
-
-def _fits(shared: Spec, own: Spec) -> None:
-    """Raise SpecError, naming the tensor, unless ``shared`` is ``own`` less some tensors, in the same order."""
-    mine = {t.name: t for t in own}
-    for t in shared:
-        if t.name not in mine or mine[t.name] != t:
-            have = f"{mine[t.name].dtype}{list(mine[t.name].shape)}" if t.name in mine else "no such tensor"
-            raise SpecError(
-                f"The run trains a tensor '{t.name}' {t.dtype}{list(t.shape)}, this device's model has {have}: "
-                "is its task, or its version of it, another one?"
-            )
-    if list(shared.names) != [n for n in own.names if n in set(shared.names)]:
-        raise SpecError("The run's tensors are those of this device's model in another order: is its task another one?")
 
 
 _ANSWERS: Final[Mapping[str, Callable[[pb.WorkReply], events.Event]]] = {

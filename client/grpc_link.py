@@ -157,6 +157,7 @@ class GrpcLink:
             raise self._fault(error) from error
 
     def _start(self, name: str, request: Any, seconds: float) -> Any:
+        self.traffic.count_head(CALLS[name].head_bytes(self._identity))
         try:
             return self._calls[name](request, timeout=seconds, metadata=self._identity)
         except ValueError as error:  # gRPC's word for a channel that was closed before the call

@@ -1,8 +1,9 @@
 """The calls a device makes, in terms of the proto's messages, whatever carries them, and the count of their bytes.
 
 ``GrpcLink`` carries them over a socket; a simulation's inline engine carries them through a function call. Both count
-each message as gRPC would send it: its serialised bytes and the five bytes of the gRPC frame in front (compression flag
-and length). HTTP/2 headers and TCP are outside this count.
+each message as gRPC would send it, its serialised bytes and the five bytes of the gRPC frame in front (compression
+flag and length), and with each call its path and the device's identity. HTTP/2's own framing and TCP are outside this
+count.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.calls import FRAME_BYTES
 
-#: Bytes of gRPC's length-prefixed message header.
-FRAME_BYTES: Final = 5
 #: A transfer of fewer bytes measures latency, not bandwidth, and does not change the rate.
 SMALLEST_MEASURED: Final = 4096
 #: Weight of the newest transfer in the running mean.
@@ -44,6 +44,11 @@ class Traffic:
         self.received = 0
         self.up = Rate()
         self.down = Rate()
+
+    def count_head(self, head_bytes: int) -> None:
+        """A call was made."""
+        with self._lock:
+            self.sent += head_bytes
 
     def count_sent(self, message_bytes: int) -> None:
         """One message went out."""

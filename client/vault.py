@@ -1,7 +1,7 @@
 """What a device keeps: who it is, the model it holds, its codec's residual, personal tensors, the privacy it spent.
 
     identity.json          who the device is, on which server and in which run; every file has mode 0600
-    model.safetensors      the model version held, whose hash is its content's
+    model.safetensors      the model version held, or one held shortly before; its hash is its content's
     state.safetensors      committed: residual and personal tensors
     pending.safetensors    the same as they will be, with the update that is on its way
     privacy.json           every noisy step ever taken; only grows
@@ -32,6 +32,9 @@ from fedpress.params import Array, Spec, Tensors, content_hash, from_bytes, orde
 from fedpress.privacy.accounting import History, from_json, to_json
 from fedpress.protos import fleet_pb2 as pb
 
+#: Versions between two writes of the model. A killed device then catches up from an older one, as after missed rounds,
+#: and flash memory is spared writing a whole model every round.
+_WRITE_EVERY: Final = 10
 _LOSES: Final[Mapping[str, str]] = {
     "identity.json": "the device then enrols as a new one",
     "model.safetensors": "the device then fetches the model in full, once",
@@ -89,6 +92,7 @@ class Vault:
             self.identity: Identity | None = self._read("identity.json", _identity)
             self.model: Tensors
             self.model, self.model_hash = self._read_model()
+            self._unwritten = 0
             self.kept: Kept = self._read("state.safetensors", lambda data: _unpack(data)[0]) or Kept()
             self.pending: Pending | None = self._read("pending.safetensors", _pending)
             self.history: History = self._read("privacy.json", lambda data: from_json(data.decode())) or ()
@@ -103,8 +107,13 @@ class Vault:
         self.close()
 
     def close(self) -> None:
-        """Let another process have it."""
-        if self._lock >= 0:
+        """Write what is held, and let another process have it."""
+        if self._lock < 0:
+            return
+        try:
+            if self._unwritten:
+                self._write_model()
+        finally:
             os.close(self._lock)
             self._lock = -1
 
@@ -125,14 +134,17 @@ class Vault:
             self.identity = identity
 
     def hold(self, model: Tensors, model_hash: str) -> None:
-        """Keep a model version whose content hash was confirmed."""
-        self._write("model.safetensors", to_bytes(model))
+        """Keep a model version whose content hash was confirmed; on disk the first, then every tenth, and on close."""
+        first = not self.model_hash
         self.model, self.model_hash = model, model_hash
+        self._unwritten += 1
+        if first or self._unwritten >= _WRITE_EVERY:
+            self._write_model()
 
     def let_go(self) -> None:
         """Forget the model held: it is not what it should be."""
         self._remove("model.safetensors")
-        self.model, self.model_hash = {}, ""
+        self.model, self.model_hash, self._unwritten = {}, "", 0
 
     def propose(self, pending: Pending) -> None:
         """Keep an update before its first byte leaves."""
@@ -173,6 +185,10 @@ class Vault:
                 f"The vault '{self.directory}' is in use by another process: stop that one, "
                 "or give this device a directory of its own."
             ) from error
+
+    def _write_model(self) -> None:
+        self._write("model.safetensors", to_bytes(self.model))
+        self._unwritten = 0
 
     def _read_model(self) -> tuple[Tensors, str]:
         if self.identity is None:

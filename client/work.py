@@ -94,6 +94,20 @@ def perform(
     return Done(_pending(ticket, payload, report, Kept(codec.text, residual, {**kept.personal, **personal})), history)
 
 
+def check_spec(shared: Spec, own: Spec) -> None:
+    """Raise SpecError, naming the tensor, unless ``shared`` is ``own`` less some tensors, in the same order."""
+    mine = {t.name: t for t in own}
+    for t in shared:
+        if t.name not in mine or mine[t.name] != t:
+            have = f"{mine[t.name].dtype}{list(mine[t.name].shape)}" if t.name in mine else "no such tensor"
+            raise SpecError(
+                f"The run trains a tensor '{t.name}' {t.dtype}{list(t.shape)}, this device's model has {have}: "
+                "is its task, or its version of it, another one?"
+            )
+    if list(shared.names) != [n for n in own.names if n in set(shared.names)]:
+        raise SpecError("The run's tensors are those of this device's model in another order: is its task another one?")
+
+
 def _personal(said: pb.Rule, kept: Tensors, trainer: Trainer, seed: int) -> Tensors:
     """The device's own tensors: what it kept where that fits this model, the run's initial ones where not."""
     shapes = {t.name: t.shape for t in trainer.spec}

@@ -5,7 +5,7 @@ Generated stubs would hide the serialisers; here they are in the open, which is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,9 @@ from google.protobuf.message_factory import GetMessageClass
 from fedpress.protos import fleet_pb2 as pb
 
 PROTOCOL: Final = 1
+
+#: Bytes of gRPC's length-prefixed message header.
+FRAME_BYTES: Final = 5
 
 #: Metadata keys.
 CLIENT_KEY: Final = "fedpress-client"
@@ -53,6 +56,11 @@ class Call:
     reply: Callable[[], Message]
     request_streams: bool
     reply_streams: bool
+
+    def head_bytes(self, metadata: Iterable[tuple[str, str]]) -> int:
+        """Bytes of a call's head that the contract asks for: its path, and the identity in its metadata."""
+        identity = (len(name) + len(value) for name, value in metadata if name in (CLIENT_KEY, SECRET_KEY))
+        return len(self.path) + sum(identity)
 
     def parse_request(self, data: bytes) -> Any:
         """A request from bytes. Raises google.protobuf.message.DecodeError."""

@@ -45,7 +45,11 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Rules:
-    """What the plan says about rounds. ``cohort`` maps the number of present clients to the size wanted."""
+    """What the plan says about rounds. ``cohort`` maps the number of present clients to the size wanted.
+
+    A client is present for ``presence_s`` after it called. After a restart, the next round waits up to ``regroup_s``
+    for the clients that were enrolled: they find the server again at their own pace.
+    """
 
     rounds: int
     cohort: Callable[[int], int]
@@ -55,6 +59,7 @@ class Rules:
     over_select: float = 1.0
     deadline_s: float = 600.0
     presence_s: float = 90.0
+    regroup_s: float = 30.0
     final_evaluation: bool = False
 
 
@@ -132,6 +137,7 @@ class Coordinator:
     round: int = 1
     phase: Phase = Phase.GATHERING
     deadline: float = math.inf
+    regroup: float = -math.inf
     target: int = 0
     names: dict[str, str] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
@@ -212,6 +218,8 @@ class Coordinator:
         note = Note(
             f"round {self.round}: deadline passed with {counted} of at least {self.rules.min_updates} updates; extended"
         )
+        kept = (Fate.OPEN, Fate.COUNTED)
+        self.leases = {ticket: lease for ticket, lease in self.leases.items() if lease.fate in kept}
         return [note, *self._invite(now, len(self.names))]
 
     def stop(self, reason: str) -> list[Action]:
@@ -228,6 +236,7 @@ class Coordinator:
         invited = len(self.leases)
         self.target = min(invited, max(self.rules.min_updates, math.ceil(invited / self.rules.over_select - 1e-9)))
         self.deadline = now + self.rules.deadline_s if phase in (Phase.TRAINING, Phase.EVALUATING) else math.inf
+        self.regroup = now + self.rules.regroup_s
 
     def resume_actions(self) -> list[Action]:
         """What must happen first after ``restore``: a round that was complete when the server died is closed now."""
@@ -250,6 +259,8 @@ class Coordinator:
             return []
         present = self._present(now)
         needed = max(self.rules.min_updates, self.rules.min_clients if self.round == 1 else 1)
+        if now < self.regroup:
+            needed = max(needed, len(self.names))
         if len(present) < needed:
             return []
         self.phase = Phase.TRAINING
@@ -279,7 +290,10 @@ class Coordinator:
         closing = self._maybe_close()
         if closing or fate is Fate.COUNTED:
             return closing
-        return self._invite(now, 1)
+        replacement = self._invite(now, 1)
+        if not replacement and all(lease.fate is Fate.DECLINED for lease in self.leases.values()):
+            return self._finish(f"every client declined round {self.round}")
+        return replacement
 
     def _maybe_close(self) -> list[Action]:
         counted = self._count(Fate.COUNTED)

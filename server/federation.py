@@ -11,20 +11,16 @@ Calls return; what takes long afterwards (closing a round) is left in a queue th
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from fedpress.compression.codec import NOTHING, Codec, Context
 from fedpress.compression.payload import max_bytes, unseal
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
-from fedpress.compression.stream import Stream
 from fedpress.errors import DecodeError, PlanError, Refused, SpecError, StoreError
 from fedpress.params import Spec, Tensors
 from fedpress.plan import Plan
@@ -46,18 +42,17 @@ from fedpress.server.coordinator import (
     Rules,
     Step,
 )
+from fedpress.server.enrolment import Enrolment
 from fedpress.server.inbox import Inbox
 from fedpress.server.inbox import Stream as Upload
 from fedpress.server.meter import Meter
-from fedpress.server.rounds import evaluation_record, round_record, training
+from fedpress.server.rounds import evaluation_record, round_record
 from fedpress.server.selection import SELECTIONS
-from fedpress.server.store import Client, Store
+from fedpress.server.store import Store
 from fedpress.server.strategies import Strategy
 from fedpress.server.strategies import build as build_strategy
+from fedpress.server.tickets import shared_seed, ticket
 from fedpress.server.versions import Versions
-
-_NAME_LIMIT: Final = 128
-_CLIENT_LIMIT: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -92,19 +87,19 @@ class Federation:
         self.codec: Codec = parse_codec(plan.upload.codec)
         self.run_id = self._claim()
         self.versions = Versions(plan.download, self.spec, store)
-        self.meter = Meter()
+        self.meter = Meter((int(store.meta("wire_up") or 0), int(store.meta("wire_down") or 0)))
         self.finished = ""
         self.pending: deque[Pending] = deque()
         self._clock, self._listen = clock, listen
         self._inbox = Inbox(store)
         self._sum = WeightedSum(self.spec)
         self._todo: deque[Action] = deque()
-        self._clients = {c.id: c for c in store.clients()}
         self._taken: set[str] = set()
         self._began = self._opened = clock()
         self._before = float(store.meta("elapsed") or 0.0)
         self._limit = max_bytes(self.codec, self.spec)
-        self._needs = sorted(ids_of(self.codec) | ids_of(parse_codec(plan.download.codec)))
+        needs = ids_of(self.codec) | ids_of(parse_codec(plan.download.codec))
+        self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec)
         self._coordinator = Coordinator(self._rules(), new_id=lambda: secrets.token_hex(16))
         self._initial = {n: full[n] for n in self.spec.names}
 
@@ -119,14 +114,9 @@ class Federation:
 
     def enrol(self, request: pb.EnrolRequest) -> pb.EnrolReply:
         """Admit a device, or know it again. Raises Refused."""
-        self._check_capable(request)
-        client = self._clients.get(request.client_id)
-        if client is not None and _matches(client, request.key):
-            key = request.key
-        else:
-            client, key = self._admit(request)
+        client, key = self._enrolment.admit(request)
         self._do(self._coordinator.enrolled(client.id, client.name, self._clock()))
-        self._listen(events.ClientJoined(client.name, len(self._clients)))
+        self._listen(events.ClientJoined(client.name, len(self._enrolment)))
         return pb.EnrolReply(
             client_id=client.id,
             key=key,
@@ -141,10 +131,7 @@ class Federation:
 
     def authenticate(self, client: str, key: str) -> str:
         """The client id, if the key is its own. Raises Refused."""
-        known = self._clients.get(client)
-        if known is None or not _matches(known, key):
-            raise Refused("FAULT_NOT_ENROLLED", "This server does not know the device or its key: enrol again.")
-        return client
+        return self._enrolment.authenticate(client, key)
 
     def get_work(self, client: str, request: pb.WorkRequest) -> pb.WorkReply:
         """A ticket, Finished, or Wait(0): ask again, or be held by the skin."""
@@ -198,7 +185,7 @@ class Federation:
         lease = self._lease(header.ticket, client)
         if lease.fate is Fate.COUNTED:
             return pb.PushReply(duplicate=True)
-        name = self._clients[client].name
+        name = self._enrolment.name(client)
         try:
             payload = self._inbox.payload(upload)
             update = None if lease.evaluate else self._decode(lease, payload)
@@ -225,7 +212,7 @@ class Federation:
         if lease.fate is Fate.OPEN:
             self._inbox.discard(ticket)
             self.store.end_lease(ticket, Fate.DECLINED, self.meter.take(client))
-            self._listen(events.ClientFailed(self._clients[client].name, lease.round, f"declined: {reason[:200]}"))
+            self._listen(events.ClientFailed(self._enrolment.name(client), lease.round, f"declined: {reason[:200]}"))
             self._do(self._coordinator.declined(ticket, self._clock()))
         return pb.DeclineReply()
 
@@ -277,12 +264,12 @@ class Federation:
     @property
     def enrolled(self) -> int:
         """Clients that ever enrolled."""
-        return len(self._clients)
+        return len(self._enrolment)
 
     @property
     def waiting_for(self) -> str:
         """Why nothing happens, for people: the phase and who is at work."""
-        at_work = [self._clients[c].name for c in self._coordinator.at_work()]
+        at_work = [self._enrolment.name(c) for c in self._coordinator.at_work()]
         return f"round {self.round} is {self._coordinator.phase.value}" + (
             f", at work: {', '.join(at_work)}" * bool(at_work)
         )
@@ -331,8 +318,7 @@ class Federation:
         leases = self.store.leases(round_, evaluating) if phase in (Phase.TRAINING, Phase.EVALUATING) else []
         if phase is Phase.FINISHED and round_ < self.plan.run.rounds:
             round_, phase = round_ + 1, Phase.GATHERING
-        names = {c.id: c.name for c in self._clients.values()}
-        self._coordinator.restore(round_, phase, leases, names, self._clock())
+        self._coordinator.restore(round_, phase, leases, self._enrolment.names, self._clock())
         for lease, _, _, report in self.store.reports(round_, evaluate=False) if phase is Phase.TRAINING else []:
             if lease.fate is Fate.COUNTED:
                 update = self._decode(lease, self.store.payload(lease.id))
@@ -342,9 +328,13 @@ class Federation:
         self._do(self._coordinator.resume_actions())
 
     def _mark(self, phase: Phase) -> None:
-        self.store.set_meta("round", str(self._coordinator.round))
-        self.store.set_meta("phase", phase.value)
-        self.store.set_meta("elapsed", str(self._elapsed()))
+        self._mark_as(self._coordinator.round, phase)
+
+    def _mark_as(self, round_: int, phase: Phase) -> None:
+        up, down = self.meter.wire
+        facts = {"round": round_, "phase": phase.value, "elapsed": self._elapsed(), "wire_up": up, "wire_down": down}
+        for key, value in facts.items():
+            self.store.set_meta(key, str(value))
 
     def _elapsed(self) -> float:
         return self._before + self._clock() - self._began
@@ -367,50 +357,28 @@ class Federation:
             self._mark(self._coordinator.phase)
         if len(action.leases) == len(self._coordinator.leases):
             self._opened = self._clock()
-        names = tuple(self._clients[lease.client].name for lease in action.leases)
+        names = tuple(self._enrolment.name(lease.client) for lease in action.leases)
         self._listen(events.RoundOpened(action.round, self.plan.run.rounds, names, evaluating))
 
     def _ticket(self, client: str, grant: Grant, held: str) -> pb.Ticket:
         lease = grant.lease
         recipe = self.versions.recipe(held)
-        every = self.plan.evaluate.clients_every
         if lease.id not in self._taken:
             self._taken.add(lease.id)
             if recipe:
                 self.meter.model(client)
-            self._listen(events.WorkTaken(self._clients[client].name, lease.round))
-        ticket = pb.Ticket(
-            id=lease.id,
-            work=pb.WORK_EVALUATE if lease.evaluate else pb.WORK_TRAIN,
-            round=lease.round,
-            model=self.versions.hash,
-            recipe=recipe,
-            upload_codec=self.codec.text,
-            seed=self._seed(lease.round),
-            seconds_left=grant.seconds_left if math.isfinite(grant.seconds_left) else 0.0,
-            max_update_bytes=0 if lease.evaluate else self._limit,
-            training=training(self.plan, lease.round),
-            rule=self.strategy.rule(self.full_spec),
-            evaluate=lease.evaluate or bool(every and (lease.round - 1) % every == 0),
-        )
-        privacy = self.plan.privacy
-        if privacy.mode == "local":
-            ticket.privacy.noise_multiplier = privacy.noise_multiplier
-            ticket.privacy.clip_norm = privacy.clip_norm
-            ticket.privacy.delta = privacy.delta
-            ticket.privacy.max_epsilon = privacy.max_epsilon
-        return ticket
-
-    def _seed(self, round_: int) -> int:
-        """Shared by all clients of a round, so that codes drawn from it may be summed."""
-        return Stream.of(self.plan.run.seed, "ticket", round_).seed()
+            self._listen(events.WorkTaken(self._enrolment.name(client), lease.round))
+        rule = self.strategy.rule(self.full_spec)
+        return ticket(self.plan, lease, grant.seconds_left, rule, self.versions.hash, recipe, self._limit)
 
     def _lease(self, ticket: str, client: str) -> Lease:
         archived = None if ticket in self._coordinator.leases else self.store.lease(ticket)
         return self._coordinator.admit(ticket, client, archived)
 
     def _decode(self, lease: Lease, payload: bytearray) -> Tensors:
-        return unseal(self.codec, payload, NOTHING, Context(self._seed(lease.round), lease.round), self.spec)[0]
+        return unseal(
+            self.codec, payload, NOTHING, Context(shared_seed(self.plan, lease.round), lease.round), self.spec
+        )[0]
 
     def _weigh(self, lease: Lease, report: pb.Report) -> float:
         numbers = [report.loss, report.train_seconds, report.encode_seconds, report.epsilon, *report.metrics.values()]
@@ -439,9 +407,7 @@ class Federation:
             self.store.set_round(round_, record)
             self._inbox.clear()
             done = round_ >= self.plan.run.rounds
-            self.store.set_meta("round", str(round_ if done else round_ + 1))
-            self.store.set_meta("phase", (Phase.FINISHED if done else Phase.GATHERING).value)
-            self.store.set_meta("elapsed", str(self._elapsed()))
+            self._mark_as(round_ if done else round_ + 1, Phase.FINISHED if done else Phase.GATHERING)
         self._sum.clear()
         self._taken.clear()
         self._queue_evaluation(round_)
@@ -472,39 +438,6 @@ class Federation:
         self.finished = reason
         self._listen(events.RunFinished(reason))
 
-    def _check_capable(self, request: pb.EnrolRequest) -> None:
-        if request.protocol != PROTOCOL:
-            raise Refused(
-                "FAULT_PROTOCOL", f"This server speaks protocol {PROTOCOL}, the device {request.protocol}: update it."
-            )
-        missing = [c for c in self._needs if c not in request.capabilities.codecs]
-        if missing:
-            raise Refused("FAULT_INCAPABLE", f"The run needs codecs that the device lacks: {', '.join(missing)}.")
-        if self.plan.train.trainer not in request.capabilities.trainers:
-            raise Refused("FAULT_INCAPABLE", f"The run needs the trainer '{self.plan.train.trainer}' on the device.")
-        if request.spec_hash and request.spec_hash != self.full_spec.hash:
-            raise Refused(
-                "FAULT_INCAPABLE", f"The device's model for task '{request.task[:80]}' is not the one this run trains."
-            )
-
-    def _admit(self, request: pb.EnrolRequest) -> tuple[Client, str]:
-        if not request.name.isprintable() or not 0 < len(request.name) <= _NAME_LIMIT:
-            raise Refused("FAULT_MALFORMED", f"Expected a printable name of 1 to {_NAME_LIMIT} characters.")
-        if len(self._clients) >= _CLIENT_LIMIT:
-            raise Refused("FAULT_BUSY", "This run has as many devices as it can hold.", retry_after=3600.0)
-        key = secrets.token_hex(32)
-        device_class = request.capabilities.device_class[:_NAME_LIMIT]
-        client = Client(secrets.token_hex(8), request.name, _hash(key), device_class)
-        try:
-            self.store.add_client(client)
-        except StoreError as error:
-            raise Refused(
-                "FAULT_NOT_ENROLLED",
-                f"The name '{request.name}' belongs to another device. Choose another, or restore its vault.",
-            ) from error
-        self._clients[client.id] = client
-        return client, key
-
 
 def check(plan: Plan, model: Tensors) -> None:
     """Raise PlanError for what in a plan cannot go with a model, before anything starts."""
@@ -512,11 +445,3 @@ def check(plan: Plan, model: Tensors) -> None:
         build_strategy(plan.strategy).personal(Spec.of(model))
     except SpecError as error:
         raise PlanError(f"{error} (strategy.personal)") from error
-
-
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _matches(client: Client, key: str) -> bool:
-    return hmac.compare_digest(client.key_hash, _hash(key))

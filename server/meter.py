@@ -1,4 +1,7 @@
-"""Payload bytes per client since they were last taken: counted where they leave and arrive. Safe from any thread."""
+"""Bytes, counted where they leave and arrive. Safe from any thread.
+
+Payload bytes per client, since they were last taken; and bytes of whole messages with their envelopes, for the run.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from fedpress.server.store import Traffic
 
 
 class Meter:
-    """Three counters per client."""
+    """Three counters per client, and two of messages, which go on from ``wire`` (up, down)."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: tuple[int, int] = (0, 0)) -> None:
         self._lock = threading.Lock()
+        self._wire = list(wire)
         self._up: Counter[str] = Counter()
         self._down: Counter[str] = Counter()
         self._models: Counter[str] = Counter()
@@ -31,6 +35,18 @@ class Meter:
         """A client was sent for a model version it did not hold."""
         with self._lock:
             self._models[client] += 1
+
+    def message(self, up: int = 0, down: int = 0) -> None:
+        """A message arrived or left, or a call's head arrived."""
+        with self._lock:
+            self._wire[0] += up
+            self._wire[1] += down
+
+    @property
+    def wire(self) -> tuple[int, int]:
+        """Bytes of all messages, up and down."""
+        with self._lock:
+            return self._wire[0], self._wire[1]
 
     def take(self, client: str) -> Traffic:
         """What was counted for the client since the last call."""

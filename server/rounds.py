@@ -1,39 +1,14 @@
-"""What a round tells the devices, and what is written down of it afterwards."""
+"""What is written down of a round: the line of ``rounds.jsonl``, made from the store."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 from fedpress.params import Spec
-from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.coordinator import Fate
 from fedpress.server.store import Store
-
-#: Learning rate after a share ``t`` in [0, 1] of the rounds, between ``a`` (first) and ``b`` (last).
-SCHEDULES: Final[Mapping[str, Callable[[float, float, float], float]]] = {
-    "constant": lambda a, b, t: a,  # noqa: ARG005
-    "linear": lambda a, b, t: a + (b - a) * t,
-    "cosine": lambda a, b, t: b + (a - b) * 0.5 * (1.0 + math.cos(math.pi * t)),
-}
-
-
-def training(plan: Plan, round_: int) -> pb.Training:
-    """The local training of one round, the schedule applied."""
-    train = plan.train
-    share = (round_ - 1) / max(1, plan.run.rounds - 1)
-    return pb.Training(
-        epochs=train.epochs,
-        max_steps=train.max_steps,
-        batch_size=train.batch_size,
-        optimizer=train.optimizer,
-        lr=SCHEDULES[train.schedule](train.lr, train.lr_end, share),
-        momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-    )
 
 
 def round_record(store: Store, round_: int, spec: Spec, seconds: float, elapsed: float) -> dict[str, Any]:

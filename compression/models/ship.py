@@ -3,7 +3,8 @@
 **What is measured on what.** The server has no training data, only its own held-out set. One half of it, drawn by the
 seed, is used *without its labels*: the student learns the teacher's outputs there, and int8 is calibrated there. The
 other half is seen by neither; every accuracy and agreement in the result is measured on it. The teacher's accuracy on
-that half therefore differs a little from the run's own, which is of the whole set.
+that half therefore differs a little from the run's own, which is of the whole set. A teacher that was chosen
+as the best of several on this set (a run's best checkpoint) brings that advantage with it, and its student may too.
 
 What comes out is one ONNX file, which a device runs with onnxruntime alone. Its metadata say where it is from.
 """
@@ -15,7 +16,6 @@ from typing import Final
 
 import numpy as np
 
-from fedpress.compression.models.distil import Distillation, Progress, distil
 from fedpress.compression.stream import Stream
 from fedpress.errors import DataError, MissingExtra, TaskError
 from fedpress.params import Spec, Tensors, content_hash, ordered
@@ -28,6 +28,7 @@ except ModuleNotFoundError as error:  # pragma: no cover - the base install
     raise MissingExtra("Shipping a model", "torch") from error
 
 from fedpress.compression.models.check import check, measured, predict
+from fedpress.compression.models.distil import Distillation, Progress, distil
 from fedpress.compression.models.export import export, stamp
 from fedpress.compression.models.quantise import Method, quantise
 from fedpress.torch_model import build, load, spec_of

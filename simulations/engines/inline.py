@@ -81,10 +81,11 @@ class InlineLink:
 def inline(problem: Problem, listen: events.Listener, resume: bool, baseline: Summary | None) -> Result:
     """Run the problem in this thread."""
     plan = problem.plan
+    evaluate, shards = problem.evaluator(), sorted(enumerate(problem.names), key=lambda pair: pair[1])
     with Host(plan, problem.initial, listen, resume=resume, durable=False) as host, ExitStack() as vaults:
-        federation, evaluate = host.federation, problem.evaluator()
+        federation = host.federation
         devices = []
-        for shard, name in sorted(enumerate(problem.names), key=lambda pair: pair[1]):
+        for shard, name in shards:
             vault = vaults.enter_context(Vault(plan.directory / "clients" / name, durable=False))
             trainer = problem.trainer(shard)
             link = InlineLink(federation)
@@ -102,7 +103,7 @@ def inline(problem: Problem, listen: events.Listener, resume: bool, baseline: Su
                 federation.evaluated(pending, evaluate(pending.model))
             if federation.waiting_for == before and not federation.finished:
                 raise FedpressError(f"Nothing moves any more: {before}. " + _ends(devices))
-        return host.result("inline", baseline=baseline)
+        return host.result("inline", baseline)
 
 
 def _work(device: Device) -> None:

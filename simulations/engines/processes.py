@@ -35,10 +35,11 @@ def processes(problem: Problem, listen: events.Listener, resume: bool, baseline:
     """Run the problem with one process per client."""
     plan = problem.plan
     plan = plan.model_copy(update={"server": plan.server.model_copy(update={"host": "127.0.0.1", "insecure": True})})
+    evaluate, names = problem.evaluator(), problem.names
     with Host(plan, problem.initial, listen, resume=resume) as host:
 
         async def clients(service: Service) -> None:
-            fleet = _start(plan, problem.names, f"127.0.0.1:{service.port}")
+            fleet = _start(plan, names, f"127.0.0.1:{service.port}")
             try:
                 await _watch(fleet, listen)
                 if not service.federation.finished:
@@ -46,8 +47,8 @@ def processes(problem: Problem, listen: events.Listener, resume: bool, baseline:
             finally:
                 await _end(fleet)
 
-        wire = asyncio.run(host.serve(problem.evaluator(), clients))
-        return host.result("processes", wire, baseline)
+        asyncio.run(host.serve(evaluate, clients))
+        return host.result("processes", baseline)
 
 
 def work(plan: Plan, shard: int, name: str, address: str, log: Path) -> None:

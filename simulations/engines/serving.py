@@ -22,6 +22,7 @@ def serve(plan: Plan, listen: events.Listener, say: Callable[[str], object], lin
     Continues what is in the plan's directory. ``say`` is told where it listens. Raises FedpressError.
     """
     problem = Problem(plan)
+    evaluate = problem.evaluator()
     resume = (plan.directory / STORE_FILE).exists()
     with Host(plan, problem.initial, listen, resume=resume) as host:
 
@@ -30,17 +31,17 @@ def serve(plan: Plan, listen: events.Listener, say: Callable[[str], object], lin
             say(f"listening on {plan.server.host}:{service.port} ({how}), run {host.federation.run_id}")
             while not service.federation.finished:
                 await asyncio.sleep(_CHECK_S)
-            host.result("server", (service.wire.up, service.wire.down))
+            host.result("server")
             await asyncio.sleep(linger)
 
-        async def until_stopped() -> tuple[int, int] | None:
-            task = asyncio.ensure_future(host.serve(problem.evaluator(), ready))
+        async def until_stopped() -> bool:
+            task = asyncio.ensure_future(host.serve(evaluate, ready))
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
             try:
-                return await task
+                await task
             except asyncio.CancelledError:
-                return None
+                return False
+            return True
 
-        wire = asyncio.run(until_stopped())
-        return None if wire is None else host.result("server", wire)
+        return host.result("server") if asyncio.run(until_stopped()) else None

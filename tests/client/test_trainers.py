@@ -141,6 +141,18 @@ def test_an_unknown_optimiser_is_refused_by_name(trainer: TorchTrainer) -> None:
         trainer.train(trainer.initial(0), training(optimizer="adamm"), Stream(1))
 
 
+def test_a_ticket_that_makes_no_sense_is_refused(trainer: TorchTrainer) -> None:
+    for nonsense in ({"batch_size": 0}, {"lr": -1.0}, {"lr": float("nan")}):
+        with pytest.raises(PlanError, match="from the server"):
+            trainer.train(trainer.initial(0), training(**nonsense), Stream(1))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_is_not_there_is_said_before_anything_starts(task: Task, data: ClientData) -> None:
+    with pytest.raises(PlanError, match=r"train\.device"):
+        TorchTrainer(task, data, seed=0, device="cuda")
+
+
 def test_the_idle_trainer_takes_a_small_step_that_only_the_stream_decides() -> None:
     made = IdleTrainer.of_size(12_345)
     assert made.spec.size == 12_345

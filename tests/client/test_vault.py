@@ -12,7 +12,7 @@ import pytest
 
 from fedpress.client.vault import Identity, Kept, Pending, Vault
 from fedpress.errors import VaultError
-from fedpress.params import Array, Spec, TensorSpec, content_hash
+from fedpress.params import Array, Spec, TensorSpec, content_hash, from_bytes, ordered
 from fedpress.privacy.accounting import Steps
 from fedpress.protos import fleet_pb2 as pb
 
@@ -67,6 +67,18 @@ def test_everything_survives_a_restart(vault: Vault) -> None:
         assert again.pending.header == pending(2, "t2", b"").header
         assert again.pending.payload == b""
         assert same(again.pending.kept.residual, filled(2))
+
+
+def test_a_killed_device_finds_a_model_it_held_shortly_before(vault: Vault) -> None:
+    found = []
+    for version in range(1, 25):
+        vault.hold(filled(version), content_hash(filled(version)))
+        on_disk = ordered(from_bytes((vault.directory / "model.safetensors").read_bytes()), SPEC)
+        found.append(version - int(on_disk["a"][0]))
+    assert found[0] == 0, "the first one is written at once: it was a full download"
+    assert max(found) < 10
+    with reopened(vault) as again:
+        assert again.model_hash == content_hash(filled(24))
 
 
 def test_dropping_keeps_the_old_state(vault: Vault) -> None:

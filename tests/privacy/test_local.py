@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,13 +131,11 @@ def test_a_budget_is_refused_before_any_training() -> None:
 
 def test_it_learns_digits_with_noise() -> None:
     task = load_task("digits")
-    from pathlib import Path
-
     everything = task.data(Path())
     made = TorchTrainer(task, ClientData(everything.train, everything.test), 0, "cpu", secret_noise=False)
-    said = training(epochs=6, batch_size=64, lr=0.5)
+    said = training(epochs=4, batch_size=64, lr=0.5)
     trained = made.train(made.initial(0), said, Stream(1), privacy(noise_multiplier=0.7))
-    assert made.evaluate(trained.tensors)[0]["accuracy"] > 0.7
+    assert made.evaluate(trained.tensors)[0]["accuracy"] > 0.6
     assert trained.spent is not None
     assert 1 < epsilon((trained.spent,), 1e-5) < 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fedpress.client.vault import Vault
 from fedpress.compression import registry
 from fedpress.plan import Plan, load
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.server.events import Event
+from fedpress.server.events import Event, RoundClosed
 from fedpress.server.service import Service
 from fedpress.simulations.host import Host
 
@@ -33,7 +34,6 @@ class Fleet:
         self.plan, self.trainer = plan, trainer
         self.heard: list[Event] = []
         self.service: Service | None = None
-        self.wire = (0, 0)
         self._host = Host(plan, trainer.initial(plan.run.seed), self.heard.append, resume=resume)
         self._ready, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._serve)
@@ -62,6 +62,14 @@ class Fleet:
         vault = Vault(directory / name, durable=False)
         return Device(GrpcLink(self.address), vault, self.trainer, name, self.plan.task.name)
 
+    def closed(self, rounds: int) -> list[Any]:
+        """The records of rounds 1 to ``rounds``, once they are written."""
+        until = time.monotonic() + 20
+        while len(found := [e.record for e in self.events(RoundClosed) if e.record["round"]]) < rounds:
+            assert time.monotonic() < until, found
+            time.sleep(0.01)
+        return found
+
     def events(self, kind: type) -> list[Any]:
         return [e for e in self.heard if isinstance(e, kind)]
 
@@ -76,7 +84,7 @@ class Fleet:
 
         with self._host:
             try:
-                self.wire = asyncio.run(self._host.serve(None, ready))
+                asyncio.run(self._host.serve(None, ready))
             except Over:
                 pass
             finally:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fedpress.errors import DataError
-from fedpress.simulations.data import SETS, DataFile, DataSet, ensure, located, provide, status
+from fedpress.simulations.catalogue import SETS, DataFile, DataSet
+from fedpress.simulations.data import ensure, located, provide, status
 
 RIGHT = b"the right bytes" * 1000
 
@@ -22,12 +23,17 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up on too long a file is no error here."""
+
+
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder, and the address where it is served."""
     folder = tmp_path / "served"
     folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+    with _Server(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield folder, f"http://127.0.0.1:{server.server_address[1]}"

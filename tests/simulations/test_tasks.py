@@ -14,7 +14,7 @@ import torch
 
 from fedpress import torch_model
 from fedpress.errors import DataError, TaskError
-from fedpress.simulations import data as data_sets
+from fedpress.simulations.catalogue import SETS
 from fedpress.simulations.tasks import MODULES, idx, load_task, names
 from fedpress.simulations.tasks.heart import HOSPITALS
 from fedpress.simulations.tasks.shakespeare import ALPHABET, roles
@@ -41,7 +41,7 @@ def named(request: pytest.FixtureRequest, data_dir: Path) -> tuple[str, Data]:
 
 
 def test_every_task_is_listed_and_has_its_data_set() -> None:
-    assert names() == tuple(MODULES) == tuple(data_sets.SETS) == tuple(FACTS)
+    assert names() == tuple(MODULES) == tuple(SETS) == tuple(FACTS)
 
 
 def test_an_unknown_task_names_the_closest_and_underscores_will_do() -> None:
