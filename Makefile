@@ -21,7 +21,7 @@ SOURCES := $(shell git ls-files '*.py' '*.proto' '*.j2' 2>/dev/null | cksum | cu
 $(VENV)/.ready: pyproject.toml constraints.txt $(VENV)/.files-$(SOURCES)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]' 2> $(VENV)/install.log || (cat $(VENV)/install.log; false)
 	@touch $@
 
 $(VENV)/.files-$(SOURCES): | $(VENV)/bin/python

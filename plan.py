@@ -171,19 +171,19 @@ class Ship(_Section):
 class Plan(_Section):
     """One run."""
 
-    run: Run = Run()  # type: ignore[call-arg]
-    task: TaskSection = TaskSection()  # type: ignore[call-arg]
-    clients: Clients = Clients()  # type: ignore[call-arg]
-    train: Train = Train()  # type: ignore[call-arg]
-    cohort: Cohort = Cohort()  # type: ignore[call-arg]
-    strategy: StrategySection = StrategySection()  # type: ignore[call-arg]
-    upload: Upload = Upload()  # type: ignore[call-arg]
-    download: Download = Download()  # type: ignore[call-arg]
-    evaluate: Evaluate = Evaluate()  # type: ignore[call-arg]
-    privacy: Privacy = Privacy()  # type: ignore[call-arg]
-    server: Server = Server()  # type: ignore[call-arg]
-    engine: Engine = Engine()  # type: ignore[call-arg]
-    ship: Ship = Ship()  # type: ignore[call-arg]
+    run: Run = Run()
+    task: TaskSection = TaskSection()
+    clients: Clients = Clients()
+    train: Train = Train()
+    cohort: Cohort = Cohort()
+    strategy: StrategySection = StrategySection()
+    upload: Upload = Upload()
+    download: Download = Download()
+    evaluate: Evaluate = Evaluate()
+    privacy: Privacy = Privacy()
+    server: Server = Server()
+    engine: Engine = Engine()
+    ship: Ship = Ship()
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -52,7 +52,7 @@ from fedpress.server.store import Store
 from fedpress.server.strategies import Strategy
 from fedpress.server.strategies import build as build_strategy
 from fedpress.server.tickets import shared_seed, ticket
-from fedpress.server.versions import Versions
+from fedpress.server.versions import Versions, publisher
 
 
 @dataclass(frozen=True)
@@ -441,7 +441,9 @@ class Federation:
 
 def check(plan: Plan, model: Tensors) -> None:
     """Raise PlanError for what in a plan cannot go with a model, before anything starts."""
+    spec = Spec.of(model)
     try:
-        build_strategy(plan.strategy).personal(Spec.of(model))
+        shared = spec.without(build_strategy(plan.strategy).personal(spec))
     except SpecError as error:
         raise PlanError(f"{error} (strategy.personal)") from error
+    publisher(plan.download, shared)

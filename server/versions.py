@@ -32,10 +32,7 @@ class Versions:
     """The latest version and the history of how to get there. Lives on the store's thread."""
 
     def __init__(self, settings: Download, spec: Spec, store: Store) -> None:
-        try:
-            self._publisher = Publisher(parse(settings.codec), settings.mode, spec)
-        except CodecError as error:
-            raise PlanError(f"{error} (download.codec)") from error
+        self._publisher = publisher(settings, spec)
         self._keep = settings.history
         self._spec, self._store = spec, store
         self._history: list[Version] = []
@@ -103,6 +100,14 @@ class Versions:
             data = snapshot(self._seen)
             self._snapshot = _sha(data), data
         return self._snapshot[0]
+
+
+def publisher(settings: Download, spec: Spec) -> Publisher:
+    """What makes the plan's downloads. Raises PlanError for a codec that cannot serve them."""
+    try:
+        return Publisher(parse(settings.codec), settings.mode, spec)
+    except CodecError as error:
+        raise PlanError(f"{error} (download.codec)") from error
 
 
 def _sha(data: bytes) -> str:

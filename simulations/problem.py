@@ -50,6 +50,10 @@ class Problem:
         check(self.plan, model)
         return model
 
+    def check(self) -> None:
+        """Load all there is to load, so that what is wrong with a plan is said before anything starts."""
+        _ = self.names, self.clients, self.initial
+
     def trainer(self, shard: int) -> Trainer:
         """The trainer of one simulated client."""
         return self.trainer_on(self.clients[shard])

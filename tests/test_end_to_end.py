@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedpress.cli import read_plan
+from fedpress.errors import FedpressError
 from fedpress.params import from_bytes
 from fedpress.plan import Plan, load
 from fedpress.server.events import Event, RoundClosed
@@ -187,25 +189,42 @@ def test_ship_makes_a_smaller_model_that_a_client_fetches(tmp_path: Path) -> Non
     assert (tmp_path / "model.onnx").read_bytes() == (result.run_dir / "release-any.onnx").read_bytes()
 
 
-def test_bad_plans_are_refused_by_key_with_the_closest_name(tmp_path: Path) -> None:
-    for words, expected in [
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
         (["digits", "train.lr=fast"], ["train.lr", "'fast'"]),
+        (["digits", "train.lr=-1"], ["greater than 0", "-1 (train.lr)"]),
         (["digits", "train.lrr=0.1"], ["train.lrr", "Did you mean 'lr'"]),
         (["digits", "uplod.codec=int8"], ["uplod", "Did you mean 'upload'"]),
         (["digits", "upload.codec=topq:0.1"], ["upload.codec", "topk"]),
-        (["digits", "strategy.name=fedavgg"], ["Did you mean 'fedavg'"]),
+        (["digits", "download.codec=ef+int8"], ["download.codec", "feedback built in"]),
+        (["digits", "strategy.name=fedavgg"], ["strategy.name", "Did you mean 'fedavg'"]),
         (["digits", "strategy.name=fedper", 'strategy.personal=["haed.*"]'], ["haed.*", "head.weight"]),
+        (["digits", 'strategy.personal=["head.*"]'], ["fedper"]),
+        (["digits", "clients.partition=natural"], ["natural"]),
+        (["digits", "engine.name=flower"], ["flower"]),
         (["digitz"], ["Did you mean 'digits'"]),
         (["no/such.toml"], ["no/such.toml"]),
-        (["digits", "train.trainer=idle", "privacy.mode=local"], ["idle"]),
-        (["femnist", f"task.data_dir={tmp_path}", "clients.partition=natural"], ["femnist"]),
-    ]:
-        refused = fedpress("simulate", *words, f"run.out={tmp_path}")
-        assert refused.returncode in (1, 2), words
-        assert "Traceback" not in refused.stderr
-        for text in expected:
-            assert text in refused.stderr, (words, refused.stderr)
-        assert not any(tmp_path.iterdir())  # nothing was started
+        (["digits", "train.trainer=idle", "privacy.mode=local"], ["train.trainer", "'idle'"]),
+        (["femnist", "task.data_dir=nowhere", "clients.partition=natural"], ["femnist", "nowhere", "FEDPRESS_DATA"]),
+    ],
+    ids=str,
+)
+def test_a_bad_plan_is_refused_by_key_before_anything_starts(
+    tmp_path: Path, words: list[str], expected: list[str]
+) -> None:
+    with pytest.raises(FedpressError) as refusal:
+        simulate(read_plan([*words, f"run.out={tmp_path}"]))
+    for text in expected:
+        assert text in str(refusal.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_error_is_one_line_on_stderr() -> None:
+    refused = fedpress("simulate", "digits", "train.lr=fast")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: Expected")
+    assert "Traceback" not in refused.stderr
 
 
 def test_ctrl_c_stops_cleanly_and_the_run_resumes(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from fedpress.errors import PlanError
+from fedpress.errors import PlanError, closest
 from fedpress.plan import Plan
 from fedpress.server import events
 from fedpress.simulations.engines.inline import inline
@@ -17,11 +17,8 @@ from fedpress.simulations.results import SUMMARY_FILE, Result, Summary
 Engine = Callable[[Problem, events.Listener, bool, Summary | None], Result]
 
 
-def _flower(*_: object) -> Result:
-    raise PlanError("The engine 'flower' is not built yet (engine.name). There are 'processes' and 'inline'.")
-
-
-ENGINES: Final[Mapping[str, Engine]] = {"inline": inline, "processes": processes, "flower": _flower}
+#: Flower's engine enters here.
+ENGINES: Final[Mapping[str, Engine]] = {"inline": inline, "processes": processes}
 
 
 def simulate(
@@ -38,11 +35,15 @@ def simulate(
     ``engine.baseline`` the same plan runs uncompressed first, inline, and the summary compares. ``listen`` hears
     ``server.events`` from any thread. Raises FedpressError before anything starts where the plan cannot be run.
     """
+    engine = ENGINES.get(plan.engine.name)
+    if engine is None:
+        raise PlanError(f"The engine '{plan.engine.name}' is not there yet (engine.name). {closest('', ENGINES)}")
+    problem = Problem(plan)
+    problem.check()
     if fresh:
         shutil.rmtree(plan.directory, ignore_errors=True)
-    problem = Problem(plan)
     reference = baseline(plan, listen_baseline) if plan.engine.baseline else None
-    return ENGINES[plan.engine.name](problem, listen, resume, reference)
+    return engine(problem, listen, resume, reference)
 
 
 def baseline(plan: Plan, listen: events.Listener) -> Summary:

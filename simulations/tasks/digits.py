@@ -19,7 +19,7 @@ from fedpress.task import Data, Split
 def data(directory: Path) -> Data:  # noqa: ARG001 - bundled, so no directory
     """x float32[n, 64] in [0, 1], y int64[n] in 0..9; 1442 and 355 examples. Raises MissingExtra."""
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
         raise MissingExtra("The task 'digits'", "tasks") from error
     bunch = load_digits()
