@@ -69,6 +69,8 @@ class Spec:
         """Inverse of ``to_json``. Raises SpecError."""
         try:
             rows = json.loads(text)
+            if not isinstance(rows, list):
+                raise TypeError("not a list")
             return cls(tuple(TensorSpec(str(n), tuple(int(d) for d in s), str(t)) for n, s, t in rows))
         except (ValueError, TypeError) as error:
             raise SpecError(f"Expected a JSON list of [name, shape, dtype], got {text[:80]!r}.") from error

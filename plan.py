@@ -236,9 +236,10 @@ def sections() -> Mapping[str, type[BaseModel]]:
 
 def _codec(text: str) -> str:
     try:
-        return parse_codec(text).text
+        parse_codec(text)
     except CodecError as error:
         raise ValueError(str(error)) from error
+    return text
 
 
 def _apply(table: dict[str, Any], override: str) -> None:

@@ -70,7 +70,7 @@ class Device:
         self._seed = 0
         self._round = 0
         self._part = bytearray()
-        self._blobs: dict[str, bytes] = {}
+        self._blobs: dict[str, bytearray] = {}
 
     @property
     def stopped(self) -> actions.Stop | None:
@@ -170,8 +170,7 @@ class Device:
         if len(part) != blob.bytes or hashlib.sha256(part).hexdigest() != blob.hash:
             self._say("refused", f"A blob arrived with {len(part)} bytes that are not those of its hash; once more.")
             return events.BadBlob()
-        self._blobs[blob.hash] = bytes(part)
-        part.clear()
+        self._blobs[blob.hash], self._part = part, bytearray()
         self._say("fetched", f"{blob.bytes} bytes, {blob.codec}.")
         return events.GotBlob()
 
@@ -179,12 +178,12 @@ class Device:
         ticket, vault = action.ticket, self._vault
         if vault.identity is None:
             raise VaultError(f"Expected an identity in '{vault.directory}'.")
-        blobs = [(blob.codec, blob.full, self._blobs[blob.hash]) for blob in ticket.recipe]
+        blobs = [(blob.codec, blob.full, memoryview(self._blobs[blob.hash])) for blob in ticket.recipe]
         self._blobs = {}
         if not blobs and vault.model_hash and vault.model_hash == ticket.model:
             return events.Rebuilt()
         try:
-            model = rebuild(vault.model or None, blobs, vault.identity.spec, ticket.model)
+            model = rebuild(vault.model or None, vault.model_hash, blobs, vault.identity.spec, ticket.model)
         except (DecodeError, SpecError) as error:
             vault.let_go()
             self._say("refused", f"The model could not be rebuilt: {error}")

@@ -9,8 +9,9 @@
 
 A file is replaced whole: written beside, synced, renamed, the directory synced. The pending file *becomes* the state
 file, so that a commit is one rename: whenever the power goes, the state is the old or the new one. (The payload then
-stays in it, unread, until the next commit.) With ``durable`` false nothing is synced: enough against a killed process,
-not against a power cut. POSIX only, for the lock and the rename.
+stays in it, unread, until the next commit.) The commit itself is not synced: a power cut makes the update pending once
+more, and the server says that it has it. The next update's sync makes both last. With ``durable`` false nothing is
+synced: enough against a killed process, not against a power cut. POSIX only, for the lock and the rename.
 """
 
 from __future__ import annotations
@@ -157,7 +158,6 @@ class Vault:
         """Make the pending state the state: one rename. VaultError if another ticket, or none, is pending."""
         kept = self._expect(ticket).kept
         os.replace(self.directory / "pending.safetensors", self.directory / "state.safetensors")
-        self._sync_directory()
         self.kept, self.pending = kept, None
 
     def drop(self, ticket: str) -> None:

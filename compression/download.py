@@ -114,24 +114,25 @@ def recipe(history: Sequence[Link], held: str, spec: Spec) -> list[Link]:
 
 
 def rebuild(
-    base: Tensors | None, blobs: Iterable[tuple[str, bool, Bytes]], spec: Spec, expected_hash: str
-) -> dict[str, Array]:
-    """The model that ``blobs`` of (codec text, full, payload) make of ``base`` (None: the device holds nothing).
+    base: Tensors | None, base_hash: str, blobs: Iterable[tuple[str, bool, Bytes]], spec: Spec, expected_hash: str
+) -> Tensors:
+    """The model that ``blobs`` of (codec text, full, payload) make of ``base``, the version named ``base_hash``
+    (None and "": the device holds nothing).
 
-    Raises DecodeError if a payload is malformed, or if the result is not the version named ``expected_hash``.
+    The base's name is trusted and the result's is not: it is hashed, once per payload. Raises DecodeError if a payload
+    is malformed, or if the result is not the version named ``expected_hash``.
     """
-    model = None if base is None else dict(base)
+    model, name = base, base_hash
     for text, full, payload in blobs:
         if not full and model is None:
             raise DecodeError("Expected a full payload first, got a delta: this device holds no model.")
-        held = None if full else model
         try:
-            model = _apply(parse(text), held, "" if held is None else content_hash(held), payload, spec)
+            model = _apply(parse(text), None if full else model, "" if full else name, payload, spec)
         except (CodecError, SpecError) as error:
             raise DecodeError(f"A download does not fit this device: {error}") from error
-    actual = "nothing" if model is None else content_hash(model)
-    if model is None or actual != expected_hash:
-        raise DecodeError(f"Expected model {expected_hash[:12]}, rebuilt {actual[:12]}: a snapshot is needed.")
+        name = content_hash(model)
+    if model is None or name != expected_hash:
+        raise DecodeError(f"Expected model {expected_hash[:12]}, rebuilt {name[:12] or 'nothing'}: fetch a snapshot.")
     return model
 
 

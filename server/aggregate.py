@@ -1,8 +1,8 @@
 """The running weighted sum of a round's updates: memory O(model), whatever the number of clients.
 
 Sums are kept in float64, so that the order of arrival does not show in the float32 mean (an update's share is rounded
-at 2**-53 of its size, the mean at 2**-24). Folding goes in blocks, so that no second float64 copy of a tensor is ever
-made.
+at 2**-53 of its size, the mean at 2**-24). Folding and dividing go in blocks, so that no second float64 copy of a
+tensor is ever made.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ class WeightedSum:
         """The weighted mean as float32. Raises SpecError if nothing was folded."""
         if self.weight <= 0.0:
             raise SpecError("Expected at least one update before taking the mean, got none.")
-        return {
-            t.name: np.divide(self._sums[t.name], self.weight).astype(np.float32).reshape(t.shape) for t in self._spec
-        }
+        return {t.name: self._divided(self._sums[t.name]).reshape(t.shape) for t in self._spec}
+
+    def _divided(self, total: Array) -> Array:
+        """``total / weight``, divided in float64, as float32."""
+        mean = np.empty(total.size, np.float32)
+        for at in range(0, total.size, _BLOCK):
+            block = total[at : at + _BLOCK]
+            mean[at : at + block.size] = np.divide(block, self.weight, out=self._scratch[: block.size])
+        return mean

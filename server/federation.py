@@ -109,6 +109,7 @@ class Federation:
             self._begin(self._initial)
         else:
             self._resume()
+        self._initial = {}
 
     # -- calls of devices -----------------------------------------------------------------------------------------
 

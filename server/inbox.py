@@ -72,8 +72,11 @@ class Inbox:
         have = stream.kept + len(stream.buffer)
         if have != header.bytes:
             raise Refused("FAULT_BAD_OFFSET", f"Expected {header.bytes} bytes, got {have}: resume there.")
-        whole = self._store.payload(header.ticket) if stream.kept else bytearray()
-        whole += stream.buffer
+        if stream.kept:
+            self._flush(stream)  # read back in one piece of the right size: growing it would copy it
+            whole = self._store.payload(header.ticket)
+        else:
+            whole = bytearray(stream.buffer)
         if hashlib.sha256(whole).hexdigest() != header.sha256:
             self.discard(header.ticket)
             raise Refused("FAULT_MALFORMED", "The update does not have the SHA-256 its header gives.")

@@ -38,6 +38,7 @@ from fedpress.server.federation import Federation
 _LOG: Final = logging.getLogger("fedpress.server")
 _TICK_S: Final = 0.25
 _SLACK: Final = 1 << 14  # what an upload's chunk may weigh besides its data
+_WINDOW: Final = 1 << 16  # bytes a connection may send before they are asked for, thus at most per round trip
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 T = TypeVar("T")
@@ -72,6 +73,8 @@ class Service:
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.http2.bdp_probe", 0),  # or gRPC widens the window until whole updates fit into it
+                ("grpc.http2.lookahead_bytes", _WINDOW),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),

@@ -2,7 +2,8 @@
 
 An update is durable before it is acknowledged, and a round is committed in one transaction, so that after ``kill -9``
 at any instant the server resumes the same round from this one file. Payloads are kept as rows of at most 256 KiB: an
-upload resumes at the byte where it broke, and reading one back never holds it twice. All methods run on one thread.
+upload resumes at the byte where it broke, and reading one back never holds it twice. Tensors and versions are written
+through SQLite's blob handles: a bound value would be held three times. All methods run on one thread.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from fedpress.compression.download import Link
 from fedpress.errors import StoreError
-from fedpress.params import Spec, Tensors, from_bytes, ordered, to_bytes
+from fedpress.params import Array, Spec, Tensors, ordered
 from fedpress.server.coordinator import Fate, Lease
 
 SCHEMA: Final = 1
@@ -38,7 +41,8 @@ CREATE TABLE IF NOT EXISTS versions (
   number INTEGER PRIMARY KEY, codec TEXT NOT NULL, full INTEGER NOT NULL, base TEXT NOT NULL, hash TEXT NOT NULL,
   payload BLOB NOT NULL
 );
-CREATE TABLE IF NOT EXISTS tensors (what TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS tensors (what TEXT NOT NULL, name TEXT NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL,
+  data BLOB NOT NULL, PRIMARY KEY (what, name));
 CREATE TABLE IF NOT EXISTS rounds (round INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS releases (
   device_class TEXT PRIMARY KEY, hash TEXT NOT NULL, format TEXT NOT NULL, metrics TEXT NOT NULL, data BLOB NOT NULL
@@ -215,9 +219,11 @@ class Store:
 
     def add_version(self, number: int, link: Link, payload: bytes, keep: int) -> None:
         """Keep a version's payload, and forget those of versions ``keep`` or more before it."""
-        row = (number, link.codec, link.full, link.base_hash, link.hash, payload)
-        self._db.execute("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
+        row = (number, link.codec, link.full, link.base_hash, link.hash, len(payload))
         self._db.execute("DELETE FROM versions WHERE number <= ?", (number - keep,))
+        self._db.execute("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, zeroblob(?))", row)
+        with self._db.blobopen("versions", "payload", number) as blob:
+            blob.write(payload)
 
     def versions(self) -> list[tuple[int, Link, bytes]]:
         """The versions kept, oldest first."""
@@ -226,14 +232,19 @@ class Store:
 
     def set_tensors(self, what: str, tensors: Tensors) -> None:
         """Keep the latest tensors called ``what``: the exact model, the one devices see, the strategy's state."""
-        self._db.execute("INSERT OR REPLACE INTO tensors VALUES (?, ?)", (what, to_bytes(tensors)))
+        self._db.execute("DELETE FROM tensors WHERE what = ?", (what,))
+        for name, array in tensors.items():
+            row = (what, name, array.dtype.str, json.dumps(array.shape), array.nbytes)
+            at = self._db.execute("INSERT INTO tensors VALUES (?, ?, ?, ?, zeroblob(?))", row).lastrowid or 0
+            with self._db.blobopen("tensors", "data", at) as blob:
+                blob.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
-    def tensors(self, what: str, spec: Spec | None = None) -> dict[str, Any] | None:
-        """The tensors kept as ``what``, in the spec's order if one is given."""
-        row = self._db.execute("SELECT data FROM tensors WHERE what = ?", (what,)).fetchone()
-        if row is None:
+    def tensors(self, what: str, spec: Spec | None = None) -> dict[str, Array] | None:
+        """The tensors kept as ``what``, None if there are none; in the spec's order if one is given."""
+        rows = self._db.execute("SELECT name, dtype, shape, data FROM tensors WHERE what = ? ORDER BY rowid", (what,))
+        found = {name: np.frombuffer(data, dtype).reshape(json.loads(shape)) for name, dtype, shape, data in rows}
+        if not found:
             return None
-        found = from_bytes(row[0])
         return found if spec is None else ordered(found, spec)
 
     # -- rounds and releases --------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ class Versions:
 
     def __init__(self, settings: Download, spec: Spec, store: Store) -> None:
         self._publisher = publisher(settings, spec)
-        self._keep = settings.history
+        self._full = settings.mode == "full"
+        self._keep = 1 if self._full else settings.history
         self._spec, self._store = spec, store
         self._history: list[Version] = []
         self._seen: Tensors = {}
@@ -48,7 +49,13 @@ class Versions:
         return self._history[-1].link.hash
 
     def publish(self, exact: Tensors, state: Tensors, number: int) -> None:
-        """Make ``exact`` the next version, in the caller's transaction. ``state`` is the strategy's."""
+        """Make ``exact`` the next version, in the caller's transaction. ``state`` is the strategy's.
+
+        What the new version does not build on is let go of first: if this raises, only ``restore`` helps.
+        """
+        self.exact, self.state, self._snapshot = exact, state, None
+        if self._full:
+            self._history, self._seen = [], {}
         step = self._publisher.publish(exact, self._seen or None, number)
         version = Version(number, step.link, _sha(step.payload), step.payload)
         self._store.add_version(number, version.link, version.payload, self._keep)
@@ -56,8 +63,7 @@ class Versions:
         self._store.set_tensors("seen", step.seen)
         self._store.set_tensors("state", state)
         self._history = [*self._history, version][-self._keep :]
-        self.exact, self._seen, self.state = exact, step.seen, state
-        self._snapshot = None
+        self._seen = step.seen
 
     def restore(self) -> None:
         """Continue from the store. Raises StoreError if it holds no version."""
@@ -73,7 +79,7 @@ class Versions:
         blobs = {v.link: v.blob for v in self._history}
         return [
             pb.Blob(
-                hash=blobs[link] if link in blobs else self._full(),
+                hash=blobs[link] if link in blobs else self._whole(),
                 bytes=link.bytes,
                 codec=link.codec,
                 full=link.full,
@@ -94,7 +100,7 @@ class Versions:
         """Let devices fetch bytes that are no version: a release."""
         self._offered = {content_hash: data}
 
-    def _full(self) -> str:
+    def _whole(self) -> str:
         """The blob of the model that devices see, as it is: made when first needed, kept until the next version."""
         if self._snapshot is None:
             data = snapshot(self._seen)

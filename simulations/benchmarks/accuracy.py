@@ -32,6 +32,7 @@ SETTINGS: Final[Mapping[str, Sequence[str]]] = {
         "clients.partition=natural",
         "clients.count=105",
         "cohort.fraction=0.2",
+        "download.mode=full",  # who comes every fifth round would need five deltas
         "run.rounds=60",
         "train.batch_size=16",
         "train.epochs=3",
@@ -51,14 +52,15 @@ SETTINGS: Final[Mapping[str, Sequence[str]]] = {
 }
 ARMS: Final[Mapping[str, Sequence[str]]] = {
     "uncompressed": ("upload.codec=raw", "download.codec=raw", "download.mode=full"),
-    "compressed": ("upload.codec=ef+topk:0.02+int8", "download.codec=int8"),
+    "top 2 %": ("upload.codec=ef+topk:0.02+int8", "download.codec=int8"),
+    "top 5 %": ("upload.codec=ef+topk:0.05+int8", "download.codec=int8"),
 }
 _ALL: Final = ("engine.name=inline", "evaluate.clients_every=0", "run.checkpoint_every=0")
 
 
 def measure(out: Path, data: str, arm: str, seed: int, more: Sequence[str]) -> Summary:
     """One run's summary; the one that is there already, if any."""
-    name = f"{data}-{arm}-{seed}"
+    name = f"{data}-{arm.replace(' ', '-').replace('%', 'percent')}-{seed}"
     settings = (*_ALL, *SETTINGS[data], *ARMS[arm], *more)
     plan = load(None, [f"task.name={data}", f"run.out={out}", f"run.name={name}", f"run.seed={seed}", *settings])
     if (plan.directory / SUMMARY_FILE).exists():

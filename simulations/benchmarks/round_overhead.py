@@ -1,27 +1,47 @@
 """How long a round takes in which nobody trains: ``python -m fedpress.simulations.benchmarks.round_overhead``.
 
 Server and clients are real processes over loopback gRPC with durable stores and vaults; the model has 1.7 M
-parameters. Beside each median stands the time to move the same bytes through bare loopback sockets, measured in the
-same run, and where the rest goes, from the clients' own clocks.
+parameters. A round lasts from one commit to the next: polling, fetching, rebuilding, encoding, the vaults' writes,
+pushing, decoding, folding, the step, publishing, the store's writes. Beside each median stands the time to move the
+same bytes through bare loopback sockets, and what the processors worked, spread over all cores: the rest of a round is
+waiting, for disks, wake-ups and other programs. A second table says where the time goes. All of one run.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import statistics
 import threading
 import time
+from itertools import pairwise
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from fedpress.simulations.benchmarks import idle_fleet
 
-CODECS = {
+CODECS: Final = {
     "fp32 both ways": ["upload.codec=raw", "download.codec=raw", "download.mode=full"],
     "int8 both ways": ["upload.codec=int8", "download.codec=int8"],
     "ef+topk:0.01+int8 up, int8 down": ["upload.codec=ef+topk:0.01+int8", "download.codec=int8"],
+}
+#: Columns of the second table, and the actions or calls each adds up.
+DEVICE: Final = {
+    "fetch": ("Fetch",),
+    "rebuild": ("Rebuild",),
+    "encode, keep": ("Train",),
+    "push": ("Push",),
+    "commit": ("Commit",),
+    "wait for work": ("AskWork",),
+}
+SERVER: Final = {
+    "hand out": ("authenticate", "get_work", "blob", "push", "tick"),
+    "chunks in": ("append",),
+    "decode, fold": ("finish",),
+    "step, publish": ("advance",),
 }
 
 
@@ -54,21 +74,29 @@ def main() -> None:
     parser.add_argument("--parameters", type=int, default=1_700_000)
     parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
-    table = Table("clients", "codecs", "round, median", "bytes", "bare sockets", "train+encode, mean client")
+    cores = os.cpu_count() or 1
+    columns = ("clients", "codecs", "round, median", "bytes", "bare sockets", f"processors / {cores} cores")
+    totals = Table(*columns, title="Rounds in which nobody trains")
+    phases = Table("clients", "codecs", *DEVICE, *SERVER, title="Where it goes, ms: mean client | server's one thread")
     for clients in options.clients:
         for name, overrides in CODECS.items():
-            rounds = idle_fleet.run(clients, options.parameters, options.rounds, overrides)[1:]
-            size = round(statistics.median(r.bytes_up + r.bytes_down for r in rounds))
-            working = statistics.mean(c.train_seconds + c.encode_seconds for r in rounds for c in r.clients.values())
-            table.add_row(
+            measured = idle_fleet.run(clients, options.parameters, options.rounds, overrides)
+            lasted = statistics.median(after.elapsed - before.elapsed for before, after in pairwise(measured.rounds))
+            size = round(statistics.median(r.bytes_up + r.bytes_down for r in measured.rounds[1:]))
+            totals.add_row(
                 str(clients),
                 name,
-                f"{statistics.median(r.seconds for r in rounds):.3f} s",
+                f"{lasted:.3f} s",
                 f"{size / 1e6:.2f} MB",
                 f"{loopback_seconds(size):.3f} s",
-                f"{working:.3f} s",
+                f"{measured.processor / cores:.3f} s",
             )
-    Console().print(table)
+            spent = [sum(measured.device.get(key, 0.0) for key in keys) for keys in DEVICE.values()]
+            spent += [sum(measured.server[key] for key in keys) for keys in SERVER.values()]
+            phases.add_row(str(clients), name, *(f"{1e3 * seconds:.0f}" for seconds in spent))
+    console = Console()
+    console.print(totals)
+    console.print(phases)
 
 
 if __name__ == "__main__":

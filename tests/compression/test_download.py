@@ -49,16 +49,18 @@ def blobs(steps: list[Step], links: list[Link]) -> list[tuple[str, bool, bytes]]
 def test_every_device_arrives(codec: str, mode: str) -> None:
     """One that took every version, one that missed some, one that is new: all hold what the server says they see."""
     steps = published(codec, mode)
-    faithful = None
+    faithful: Tensors | None = None
+    before = ""
     for now in range(len(steps)):
         known = steps[: now + 1]
         goal = known[-1]
-        faithful = rebuild(faithful, [(goal.link.codec, goal.link.full, goal.payload)], SPEC, goal.link.hash)
+        last = [(goal.link.codec, goal.link.full, goal.payload)]
+        faithful, before = rebuild(faithful, before, last, SPEC, goal.link.hash), goal.link.hash
         for then in [None, *range(now + 1)]:
             base = None if then is None else steps[then].seen
             held = "" if then is None else steps[then].link.hash
             links = recipe([s.link for s in known], held, SPEC)
-            arrived = rebuild(base, blobs(known, links), SPEC, goal.link.hash)
+            arrived = rebuild(base, held, blobs(known, links), SPEC, goal.link.hash)
             assert content_hash(arrived) == content_hash(faithful) == content_hash(goal.seen) == goal.link.hash
             assert all(a.flags.writeable for a in arrived.values() if links)
 
@@ -107,15 +109,15 @@ def test_the_recipe_is_the_cheapest_way() -> None:
 def test_another_base_is_noticed() -> None:
     steps = published("int8")
     wrong = {n: a + np.float32(1e-3) for n, a in steps[2].seen.items()}
-    last = steps[3]
+    last, name = steps[3], steps[2].link.hash
     with pytest.raises(DecodeError, match="snapshot"):
-        rebuild(wrong, [(last.link.codec, False, last.payload)], SPEC, last.link.hash)
+        rebuild(wrong, name, [(last.link.codec, False, last.payload)], SPEC, last.link.hash)
     with pytest.raises(DecodeError, match="holds no model"):
-        rebuild(None, [(last.link.codec, False, last.payload)], SPEC, last.link.hash)
+        rebuild(None, "", [(last.link.codec, False, last.payload)], SPEC, last.link.hash)
     with pytest.raises(DecodeError, match="rebuilt nothing"):
-        rebuild(None, [], SPEC, last.link.hash)
+        rebuild(None, "", [], SPEC, last.link.hash)
     with pytest.raises(DecodeError, match="base model"):
-        rebuild({"w": wrong["w"]}, [(last.link.codec, False, last.payload)], SPEC, last.link.hash)
+        rebuild({"w": wrong["w"]}, name, [(last.link.codec, False, last.payload)], SPEC, last.link.hash)
 
 
 def test_damaged_blobs_are_refused() -> None:
@@ -131,7 +133,7 @@ def test_damaged_blobs_are_refused() -> None:
         base = {n: np.full_like(a, 3e38) for n, a in zip(SPEC.names, steps[2].seen.values(), strict=True)}
         for held in (steps[2].seen, base):
             with pytest.raises(DecodeError):
-                rebuild(held, [(codec, False, payload)], SPEC, last.link.hash)
+                rebuild(held, steps[2].link.hash, [(codec, False, payload)], SPEC, last.link.hash)
 
 
 def test_codecs_that_cannot_serve_downloads() -> None:

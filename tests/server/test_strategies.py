@@ -1,0 +1,96 @@
+"""FedAvg and FedPer by hand, and the running sum."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedpress.errors import PlanError, SpecError
+from fedpress.params import Spec
+from fedpress.plan import StrategySection, load
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.server.aggregate import WeightedSum
+from fedpress.server.rounds import round_record
+from fedpress.server.strategies import build
+from fedpress.server.tickets import training
+
+SPEC = Spec.of({"body.w": np.zeros(2, np.float32), "head.w": np.zeros(1, np.float32)})
+
+
+def step(options: StrategySection, updates: list[tuple[list[float], int]]) -> list[float]:
+    strategy = build(options)
+    spec = Spec.of({"w": np.zeros(2, np.float32)})
+    total = WeightedSum(spec)
+    for delta, examples in updates:
+        total.fold({"w": np.array(delta, np.float32)}, strategy.weight(pb.Report(examples=examples)))
+    model, _ = strategy.step({"w": np.array([1, 1], np.float32)}, total.mean(), strategy.init(spec))
+    return [float(x) for x in model["w"]]
+
+
+def test_fedavg_weighs_by_examples_or_uniformly() -> None:
+    updates = [([1.0, 0.0], 30), ([0.0, -4.0], 10)]
+    assert step(StrategySection(), updates) == [1.75, 0.0]  # 1 + 30/40, 1 - 4 * 10/40
+    assert step(StrategySection(weighting="uniform"), updates) == [1.5, -1.0]
+
+
+def test_fedper_shares_all_but_what_matches() -> None:
+    strategy = build(StrategySection(name="fedper", personal=("head.*",)))
+    assert strategy.personal(SPEC) == ("head.w",)
+    assert list(strategy.rule(SPEC).personal) == ["head.w"]
+    for patterns in ((), ("*",)):
+        with pytest.raises(PlanError, match=r"strategy\.personal"):
+            build(StrategySection(name="fedper", personal=patterns)).personal(SPEC)
+
+
+@given(st.permutations(range(7)), st.integers(0, 1000))
+def test_the_order_of_arrival_does_not_show(order: list[int], seed: int) -> None:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    updates = rng.standard_normal((7, 50)).astype(np.float32)
+    weights = rng.integers(1, 500, 7)
+    spec = Spec.of({"w": updates[0]})
+    means = []
+    for indexes in (range(7), order):
+        total = WeightedSum(spec)
+        for i in indexes:
+            total.fold({"w": updates[i]}, float(weights[i]))
+        means.append(total.mean()["w"])
+    np.testing.assert_array_equal(*means)
+    exact = np.average(updates.astype(np.float64), axis=0, weights=weights)
+    np.testing.assert_allclose(means[0], exact, rtol=1e-6)
+
+
+def test_a_sum_refuses_weights_that_mean_nothing_and_an_empty_mean() -> None:
+    total = WeightedSum(SPEC)
+    with pytest.raises(SpecError):
+        total.mean()
+    for weight in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(SpecError, match="weight"):
+            total.fold({}, weight)
+
+
+def test_schedules_begin_and_end_where_the_plan_says() -> None:
+    for schedule, middle in (("constant", 0.4), ("linear", 0.2), ("cosine", 0.2)):
+        plan = load(None, ["train.lr=0.4", "train.lr_end=0.0", f"train.schedule={schedule}", "run.rounds=3"])
+        lrs = [training(plan, r).lr for r in (1, 2, 3)]
+        assert lrs == pytest.approx([0.4, middle, 0.4 if schedule == "constant" else 0.0])
+
+
+def test_means_over_clients_weigh_by_held_out_examples(tmp_path: object) -> None:
+    from pathlib import Path
+
+    from fedpress.server.coordinator import Fate, Lease
+    from fedpress.server.store import Client, Store, Traffic
+
+    store = Store(Path(str(tmp_path)) / "store.sqlite", durable=False)
+    for name, accuracy, held_out in (("a", 1.0, 10), ("b", 0.5, 30)):
+        store.add_client(Client(name, name, "", ""))
+        store.add_leases([Lease(f"t{name}", name, 1)])
+        report = pb.Report(examples=1, metrics={"accuracy": accuracy}, held_out=held_out)
+        store.end_lease(f"t{name}", Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
+    record = round_record(store, 1, SPEC, 1.0, 1.0)
+    store.close()
+    assert record["client_metrics"] == {"accuracy": 0.625}
+    assert (record["bytes_up"], record["bytes_up_uncompressed"]) == (200, 2 * SPEC.nbytes)
+    assert (record["bytes_down"], record["bytes_down_uncompressed"]) == (400, 2 * SPEC.nbytes)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedpress.errors import PlanError
+from fedpress.plan import Plan, from_table, load, sections, to_toml
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def test_a_plan_survives_toml(tmp_path: Path) -> None:
+    plan = load(REPO / "simulations" / "demo.toml", ["train.lr=0.25", 'strategy.personal=["head.*"]', "run.name=x"])
+    assert (plan.train.lr, plan.strategy.personal, plan.run.name) == (0.25, ("head.*",), "x")
+    path = tmp_path / "plan.toml"
+    path.write_text(to_toml(plan))
+    assert load(path) == plan
+    assert load() == Plan()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.lr=nan", "train.lr"),
+        ("train.epochs=1.5", "train.epochs"),
+        ("train.optimizer=sdg", "train.optimizer"),
+        ("cohort.fraction=0", "cohort.fraction"),
+        ("cohort.fractoin=1", "Did you mean 'fraction'"),
+        ("clints.count=1", "Did you mean 'clients'"),
+        ("upload.codec=ef+topk:2+int8", "upload.codec"),
+        ("server.cert=x.pem", "server.key together"),
+        ("cohort.min_updates=11", "cohort.min_updates"),
+        ("run.name=../elsewhere", "run.name"),
+        ("lr=1", "section.key=value"),
+        ("train.lr", "section.key=value"),
+    ],
+)
+def test_what_is_wrong_is_named(override: str, said: str) -> None:
+    with pytest.raises(PlanError) as refusal:
+        load(None, [override])
+    assert said in str(refusal.value)
+
+
+def test_all_faults_are_said_at_once() -> None:
+    with pytest.raises(PlanError) as refusal:
+        from_table({"train": {"lr": -1, "epochs": 0}, "run": {"rounds": "many"}})
+    assert len(str(refusal.value).splitlines()) == 3
+
+
+def test_a_file_that_is_not_toml_or_not_there(tmp_path: Path) -> None:
+    broken = tmp_path / "plan.toml"
+    broken.write_text("[run\n")
+    with pytest.raises(PlanError, match="not TOML"):
+        load(broken)
+    with pytest.raises(PlanError, match="Cannot read"):
+        load(tmp_path / "none.toml")
+
+
+def test_every_key_is_explained() -> None:
+    for name, section in sections().items():
+        for key, field in section.model_fields.items():
+            assert field.description, f"{name}.{key}"
