@@ -181,7 +181,9 @@ class Coordinator:
         raise Refused("FAULT_UNKNOWN_TICKET", f"The ticket was {lease.fate.value} before.")
 
     def counted(self, ticket: str, now: float) -> list[Action]:
-        """The update is durable and folded."""
+        """The update is durable and folded; its client is here, however long it trained."""
+        if ticket in self.leases:
+            self.seen[self.leases[ticket].client] = now
         return self._end(ticket, Fate.COUNTED, now)
 
     def rejected(self, ticket: str, now: float) -> list[Action]:
@@ -240,6 +242,8 @@ class Coordinator:
 
     def resume_actions(self) -> list[Action]:
         """What must happen first after ``restore``: a round that was complete when the server died is closed now."""
+        if self.phase is Phase.EVALUATING and not self._count(Fate.OPEN):
+            return self._finish("all rounds are done")
         return self._maybe_close() if self.phase is Phase.TRAINING else []
 
     # -- inside ---------------------------------------------------------------------------------------------------
@@ -255,6 +259,9 @@ class Coordinator:
         return [c for c, at in self.seen.items() if now - at <= self.rules.presence_s]
 
     def _open(self, now: float) -> list[Action]:
+        if self.phase is Phase.TRAINING:  # whoever comes may fill the place of one that was refused
+            missing = self.target - self._count(Fate.OPEN) - self._count(Fate.COUNTED)
+            return self._invite(now, missing) if missing > 0 else []
         if self.phase is not Phase.GATHERING:
             return []
         present = self._present(now)

@@ -50,15 +50,15 @@ class Inbox:
             raise Refused(
                 "FAULT_BAD_OFFSET", f"Expected to resume at byte {self.offset(header.ticket)}, got {header.offset}."
             )
-        self.suspend(header.ticket)
+        if (older := self._streams.get(header.ticket)) is not None:
+            self.suspend(older)
         stream = Stream(header, self._store.received(header.ticket), bytearray())
         self._streams[header.ticket] = stream
         return stream
 
     def append(self, stream: Stream, data: bytes) -> None:
         """Take a chunk. Raises Refused if another stream took over, or if more comes than was announced."""
-        if self._streams.get(stream.header.ticket) is not stream:
-            raise Refused("FAULT_BAD_OFFSET", "A newer upload for this ticket took over.")
+        self._check(stream)
         if stream.kept + len(stream.buffer) + len(data) > stream.header.bytes:
             self.discard(stream.header.ticket)
             raise Refused("FAULT_UPDATE_TOO_LARGE", f"More than the announced {stream.header.bytes} bytes arrived.")
@@ -68,6 +68,7 @@ class Inbox:
 
     def payload(self, stream: Stream) -> bytearray:
         """The whole payload, its checksum verified. Raises Refused if it is short or damaged; it is forgotten then."""
+        self._check(stream)
         header = stream.header
         have = stream.kept + len(stream.buffer)
         if have != header.bytes:
@@ -87,10 +88,10 @@ class Inbox:
         self._flush(stream)
         del self._streams[stream.header.ticket]
 
-    def suspend(self, ticket: str) -> None:
-        """The link broke: keep what is here."""
-        stream = self._streams.pop(ticket, None)
-        if stream is not None:
+    def suspend(self, stream: Stream) -> None:
+        """The link broke: keep what is here. A newer stream of the same ticket goes on."""
+        if self._streams.get(stream.header.ticket) is stream:
+            del self._streams[stream.header.ticket]
             self._flush(stream)
 
     def discard(self, ticket: str) -> None:
@@ -102,6 +103,10 @@ class Inbox:
         """Forget all: the round is over."""
         self._streams.clear()
         self._store.discard_updates()
+
+    def _check(self, stream: Stream) -> None:
+        if self._streams.get(stream.header.ticket) is not stream:
+            raise Refused("FAULT_BAD_OFFSET", "A newer upload for this ticket took over.")
 
     def _flush(self, stream: Stream) -> None:
         if stream.buffer:

@@ -69,14 +69,14 @@ def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: floa
 
 def _client_means(reports: Sequence[pb.Report]) -> dict[str, float]:
     """Means over the held-out examples of all clients that reported a metric."""
-    names = sorted({name for report in reports for name in report.metrics})
-    means = {}
-    for name in names:
-        having = [r for r in reports if name in r.metrics]
-        value = _mean([r.metrics[name] for r in having], [r.held_out for r in having])
-        if value is not None:
-            means[name] = value
-    return means
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for report in reports:
+        for name, value in report.metrics.items():
+            values, weights = found.setdefault(name, ([], []))
+            values.append(value)
+            weights.append(report.held_out)
+    means = {name: _mean(*found[name]) for name in sorted(found)}
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float | None:

@@ -38,6 +38,8 @@ from fedpress.server.federation import Federation
 _LOG: Final = logging.getLogger("fedpress.server")
 _TICK_S: Final = 0.25
 _SLACK: Final = 1 << 14  # what an upload's chunk may weigh besides its data
+_HEADER_S: Final = 10.0  # an upload that has said nothing for so long is refused
+_TURN_S: Final = 30.0  # an upload that takes longer is suspended, and resumes behind those that wait
 _WINDOW: Final = 1 << 16  # bytes a connection may send before they are asked for, thus at most per round trip
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
 
@@ -98,8 +100,7 @@ class Service:
         """Stop serving. The federation's state is in its store; nothing is lost."""
         if self._driver is not None:
             self._driver.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._driver
+            await asyncio.gather(self._driver, return_exceptions=True)  # ``finished`` raised what there was to raise
         self._changed.set()
         if self._server is not None:
             await self._server.stop(grace)
@@ -129,17 +130,18 @@ class Service:
     async def _drive(self) -> None:
         """Close rounds, let deadlines pass, measure models, until the run is over."""
         measuring: asyncio.Task[None] | None = None
+        told = 0
         while True:
-            if await self._on_core(self.federation.advance):
-                self._notify()
-            else:
+            if not await self._on_core(self.federation.advance):
                 await self._on_core(self.federation.tick)
-                self._notify()
                 if self.federation.finished and not self.federation.pending and (measuring is None or measuring.done()):
                     break
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._due.wait(), _TICK_S)
             self._due.clear()
+            if told != self.federation.stirred:
+                told = self.federation.stirred
+                self._notify()
             if self.federation.pending and (measuring is None or measuring.done()):
                 if measuring is not None:
                     await measuring
@@ -170,13 +172,14 @@ class Service:
 
     async def _enrol(self, request: pb.EnrolRequest, _: Context) -> pb.EnrolReply:
         reply = await self._on_core(partial(self.federation.enrol, request))
-        self._notify()
+        self._due.set()
         return reply
 
     async def _get_work(self, request: pb.WorkRequest, context: Context) -> pb.WorkReply:
         client = await self._caller(context)
         loop = asyncio.get_running_loop()
-        until = loop.time() + min(request.wait_seconds, self._settings.long_poll_s)
+        asked = request.wait_seconds if request.wait_seconds > 0 else 0.0  # NaN is no time at all
+        until = loop.time() + min(asked, self._settings.long_poll_s)
         while True:
             changed = self._changed
             reply = await self._on_core(partial(self.federation.get_work, client, request))
@@ -201,20 +204,27 @@ class Service:
 
     async def _push(self, parts: AsyncIterator[pb.PushPart], context: Context) -> pb.PushReply:
         client = await self._caller(context)
-        async with self._uploads:
-            first = await anext(parts, None)
-            if first is None or first.WhichOneof("part") != "header":
-                raise Refused("FAULT_MALFORMED", "Expected an upload to begin with its header.")
-            upload = await self._on_core(partial(self.federation.push, client, first.header))
-            if isinstance(upload, pb.PushReply):
-                return upload
-            try:
+        try:  # no slot is held yet: whoever is silent, or has no ticket, costs nobody else a turn
+            first = await asyncio.wait_for(anext(parts, None), _HEADER_S)
+        except TimeoutError as error:
+            raise Refused("FAULT_MALFORMED", f"Expected an upload's header within {_HEADER_S:g} seconds.") from error
+        if first is None or first.WhichOneof("part") != "header":
+            raise Refused("FAULT_MALFORMED", "Expected an upload to begin with its header.")
+        upload = await self._on_core(partial(self.federation.push, client, first.header))
+        if isinstance(upload, pb.PushReply):
+            return upload
+        try:
+            async with self._uploads, asyncio.timeout(_TURN_S):
                 async for part in parts:
+                    if part.WhichOneof("part") != "data":
+                        raise Refused("FAULT_MALFORMED", "Expected only data after an upload's header.")
                     await self._on_core(partial(self.federation.append, client, upload, part.data))
                 reply = await self._on_core(partial(self.federation.finish, client, upload))
-            except BaseException:
-                await asyncio.shield(self._on_core(partial(self.federation.suspend, upload)))
-                raise
+        except BaseException as error:
+            await asyncio.shield(self._on_core(partial(self.federation.suspend, upload)))
+            if isinstance(error, TimeoutError):
+                raise Refused("FAULT_BUSY", "Others wait to upload: resume behind them.", retry_after=0.1) from error
+            raise
         self._due.set()
         return reply
 

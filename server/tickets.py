@@ -47,6 +47,7 @@ def ticket(
     rule: pb.Rule,
     model: str,
     recipe: Iterable[pb.Blob],
+    codec: str,
     limit: int,
 ) -> pb.Ticket:
     """The ticket of one lease: work on version ``model``, got by ``recipe``; an update of at most ``limit`` bytes."""
@@ -57,7 +58,7 @@ def ticket(
         round=lease.round,
         model=model,
         recipe=recipe,
-        upload_codec=plan.upload.codec,
+        upload_codec=codec,
         seed=shared_seed(plan, lease.round),
         seconds_left=seconds_left if math.isfinite(seconds_left) else 0.0,
         max_update_bytes=0 if lease.evaluate else limit,

@@ -9,7 +9,7 @@ from fedpress.client.trainers import registry as trainers
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.params import Tensors
 from fedpress.plan import Plan
-from fedpress.server.federation import check
+from fedpress.server.run import check
 from fedpress.simulations import data as data_sets
 from fedpress.simulations.partition import names, partition
 from fedpress.simulations.tasks import load_task

@@ -1,0 +1,97 @@
+"""The contract of ``fleet.proto``, read by somebody who has only that: decoders in plain Python, without fedpress."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedpress.compression.codec import Context
+from fedpress.compression.payload import seal
+from fedpress.compression.registry import parse
+from fedpress.compression.stream import Stream
+from fedpress.params import Spec, content_hash, unflatten
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "wire.md").read_text(encoding="utf-8")
+SHAPES = {"w": [2, 3], "b": [2]}
+MODEL = {"w": np.array([[0.5, -1, 0.25], [2, 0, -0.125]], np.float32), "b": np.array([1, -0.5], np.float32)}
+UPDATE = {"w": np.array([[0, 0.5, -0.25], [0.125, 0, -1]], np.float32), "b": np.array([0.0625, 0], np.float32)}
+
+
+def f32(x: float) -> float:
+    return float(struct.unpack("<f", struct.pack("<f", x))[0])
+
+
+def bits(data: bytes) -> list[int]:
+    return [byte >> i & 1 for byte in data for i in range(8)]
+
+
+def model_hash(numbers: list[float]) -> str:
+    spec = json.dumps([[name, shape, "float32"] for name, shape in SHAPES.items()], separators=(",", ":"))
+    head = hashlib.sha256(spec.encode("ascii")).hexdigest().encode("ascii")
+    return hashlib.sha256(head + struct.pack(f"<{len(numbers)}f", *numbers)).hexdigest()
+
+
+def int8(data: bytes, groups: list[int]) -> list[float]:
+    scales = struct.unpack(f"<{len(groups)}f", data[: 4 * len(groups)])
+    codes = iter(data[4 * len(groups) :])
+    return [f32((next(codes) - 127) * scale) for scale, size in zip(scales, groups, strict=True) for _ in range(size)]
+
+
+def topk(data: bytes, n: int, density: float) -> list[int]:
+    k = max(1, math.ceil(density * n))
+    r = max(0, (77 * (2 * n - k) // (160 * k)).bit_length() - 1)
+    low_bytes = (k * r + 7) // 8
+    low, unary = bits(data[:low_bytes]), bits(data[low_bytes:])
+    indices, at = [], -1
+    for i in range(k):
+        high = unary.index(1)
+        unary = unary[high + 1 :]
+        gap = (high << r) + sum(bit << j for j, bit in enumerate(low[i * r : (i + 1) * r]))
+        at += gap + 1
+        indices.append(at)
+    return indices
+
+
+def test_the_page_holds_what_the_code_sends() -> None:
+    spec = Spec.of(MODEL)
+    download, _ = seal(parse("int8"), MODEL, {}, Context(), Stream(0))
+    codec = parse("ef+topk:0.3+int8")
+    upload, _ = seal(codec, UPDATE, codec.init(spec), Context(7, 1), Stream(0))
+    for text in (spec.to_json(), spec.hash, content_hash(MODEL), download.hex(), upload.hex()):
+        assert f"`{text}`" in PAGE
+
+
+def test_a_stranger_rebuilds_the_model_and_its_hash() -> None:
+    numbers = int8(bytes.fromhex("0402813c0402013c9f3f8ffe7f77fe3f"), [6, 2])
+    assert numbers[0] == pytest.approx(0.503937, abs=1e-6)
+    assert f"`{model_hash(numbers)}`" in PAGE
+    assert model_hash([x for a in MODEL.values() for x in a.reshape(-1).tolist()]) == content_hash(MODEL)
+
+
+def test_a_stranger_reads_the_upload() -> None:
+    payload = bytes.fromhex("02010b0402013cbf5f00")
+    indices = topk(payload[1 : 1 + payload[0]], 8, 0.3)
+    assert indices == [1, 2, 5]
+    assert int8(payload[1 + payload[0] :], [3]) == pytest.approx([0.503937, -0.251969, -1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "density"), [(1000, 0.01), (5000, 0.002), (777, 0.3), (50, 1.0), (12345, 0.05)])
+def test_a_stranger_reads_any_indices(n: int, density: float) -> None:
+    spec = Spec.of({"x": np.zeros(n, np.float32)})
+    values = Stream(n).uniform(n) - np.float32(0.5)
+    payload, _ = seal(parse(f"topk:{density}+raw"), unflatten(values, spec), {}, Context(), Stream(0))
+    length, at = 0, 0
+    while True:
+        length |= (payload[at] & 127) << 7 * at
+        at += 1
+        if not payload[at - 1] & 128:
+            break
+    indices = topk(payload[at : at + length], n, density)
+    assert indices == sorted(np.argsort(-np.abs(values), kind="stable")[: len(indices)].tolist())
+    assert payload[at + length :] == values[indices].astype("<f4").tobytes()
