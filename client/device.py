@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -113,14 +114,15 @@ class Device:
 
     def _enrol(self, action: actions.DoEnrol) -> events.Event:
         known = self._vault.identity
-        if action.fresh or (known is not None and known.server != self._link.server):
-            known = None
+        if known is None or known.server != self._link.server:
+            known = Identity("", secrets.token_hex(16), self._link.server, "", Spec(()))
+            self._vault.enrol(known)  # before the call: should its reply be lost, the same key finds the same place
         reply = self._link.enrol(
             pb.EnrolRequest(
                 protocol=PROTOCOL,
                 name=self.name,
-                client_id=known.client_id if known else "",
-                key=known.key if known else "",
+                client_id="" if action.fresh else known.client_id,
+                key=known.key,
                 capabilities=self._capabilities(),
                 task=self._task,
                 spec_hash=self._trainer.spec.hash,

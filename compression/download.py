@@ -72,15 +72,15 @@ class Publisher:
                 f"Expected a download codec of one stage for whole models, such as 'int8', got '{self.codec.text}'."
             )
 
-    def publish(self, exact: Tensors, seen: Tensors | None, version: int) -> Step:
-        """The step from ``seen`` (None: devices hold nothing yet) to ``exact``. ``version`` keys the randomness.
+    def publish(self, exact: Tensors, seen: Tensors | None, seen_hash: str, version: int) -> Step:
+        """The step from ``seen``, the version ``seen_hash`` (None and "": devices hold nothing yet), to ``exact``.
+        ``version`` keys the randomness.
 
         Raises SpecError for tensors of another spec, or that are not finite.
         """
         self.spec.check(exact, "the model to publish")
-        base = None if self.mode == "full" else seen
+        base, base_hash = (None, "") if self.mode == "full" else (seen, seen_hash)
         codec = self.codec.stages[-1] if base is None and isinstance(self.codec, Chain) else self.codec
-        base_hash = "" if base is None else content_hash(base)
         change = exact if base is None else subtract(exact, base)
         payload, _ = seal(codec, change, NOTHING, _context(base_hash), Stream.of("download", version))
         model = _apply(codec, base, base_hash, payload, self.spec)

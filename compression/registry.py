@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from fedpress.compression.chain import Chain, finishes
@@ -47,6 +48,7 @@ class Row(NamedTuple):
     stateful: str
 
 
+@lru_cache(256)
 def parse(text: str) -> ErrorFeedback | Chain | Stage:
     """The codec that ``text`` describes, always one that finishes the job. Raises CodecError."""
     if len(text) > _LONGEST:

@@ -1,12 +1,14 @@
 """Who may take part: admits devices that can do the run's work, and knows them again by their keys.
 
-The server keeps only the SHA-256 of a key. A name belongs to the device that came with it first.
+A device chooses its key, so that an enrolment whose reply was lost is found again. The server keeps only the key's
+SHA-256. A name belongs to the device that came with it first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Collection
 from typing import Final
@@ -18,6 +20,7 @@ from fedpress.protos.calls import PROTOCOL
 from fedpress.server.store import Client, Store
 
 _NAME_LIMIT: Final = 128
+_KEY: Final = re.compile("[0-9a-f]{32}")
 _CLIENT_LIMIT: Final = 100_000
 
 
@@ -44,10 +47,11 @@ class Enrolment:
     def admit(self, request: pb.EnrolRequest) -> tuple[Client, str]:
         """The device and its key: the ones it came with, if they are known, else new ones. Raises Refused."""
         self._check(request)
-        known = self._clients.get(request.client_id)
-        if known is not None and _matches(known, request.key):
-            return known, request.key
-        key = secrets.token_hex(16)
+        named = next((c for c in self._clients.values() if c.name == request.name), None)
+        for known in (self._clients.get(request.client_id), named):
+            if known is not None and _matches(known, request.key):
+                return known, request.key
+        key = request.key if _KEY.fullmatch(request.key) else secrets.token_hex(16)
         device_class = request.capabilities.device_class[:_NAME_LIMIT]
         client = Client(secrets.token_hex(8), request.name, _hash(key), device_class)
         try:

@@ -148,6 +148,7 @@ class Service:
                 measuring = asyncio.create_task(self._measure())
             elif len(self.federation.pending) > 1 and measuring is not None:
                 await measuring  # evaluation is slower than rounds: let it catch up, memory stays bounded
+        self._notify()  # that the run is over
         if measuring is not None:
             await measuring
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final
 
-from fedpress.compression.download import Link, Publisher, recipe, snapshot
+from fedpress.compression.download import Link, Publisher, rebuild, recipe, snapshot
 from fedpress.compression.registry import parse
-from fedpress.errors import CodecError, PlanError, StoreError
+from fedpress.errors import CodecError, DecodeError, PlanError, StoreError
 from fedpress.params import Spec, Tensors
 from fedpress.plan import Download
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.store import Store
+
+#: Versions between two that the store keeps whole, as devices see them; the others are sums of payloads that it has.
+_WHOLE_EVERY: Final = 10
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Versions:
 
     @property
     def hash(self) -> str:
-        """Content hash of the version that work is handed out on."""
-        return self._history[-1].link.hash
+        """Content hash of the version that work is handed out on; "" before the first."""
+        return self._history[-1].link.hash if self._history else ""
 
     def publish(self, exact: Tensors, state: Tensors, number: int) -> None:
         """Make ``exact`` the next version, in the caller's transaction. ``state`` is the strategy's.
@@ -56,22 +60,32 @@ class Versions:
         self.exact, self.state, self._snapshot = exact, state, None
         if self._full:
             self._history, self._seen = [], {}
-        step = self._publisher.publish(exact, self._seen or None, number)
+        step = self._publisher.publish(exact, self._seen or None, self.hash, number)
         version = Version(number, step.link, _sha(step.payload), step.payload)
         self._store.add_version(number, version.link, version.payload, self._keep)
         self._store.set_tensors("exact", exact)
-        self._store.set_tensors("seen", step.seen)
+        if not step.link.full and number % min(_WHOLE_EVERY, self._keep) == 0:
+            self._store.set_tensors("seen", step.seen)
+            self._store.set_meta("seen", str(number))
         self._store.set_tensors("state", state)
         self._history = [*self._history, version][-self._keep :]
         self._seen = step.seen
 
     def restore(self) -> None:
         """Continue from the store. Raises StoreError if it holds no version."""
-        exact, seen = self._store.tensors("exact", self._spec), self._store.tensors("seen", self._spec)
+        exact = self._store.tensors("exact", self._spec)
         self._history = [Version(n, link, _sha(data), data) for n, link, data in self._store.versions()]
-        if exact is None or seen is None or not self._history:
+        if exact is None or not self._history:
             raise StoreError("Expected a model in the run's store, found none.")
-        self.exact, self._seen, self.state = exact, seen, self._store.tensors("state") or {}
+        whole = int(self._store.meta("seen") or -1)
+        since = [v for v in self._history if v.number > whole]
+        base_hash = since[0].link.base_hash if since else self.hash
+        blobs = [(v.link.codec, v.link.full, memoryview(v.payload)) for v in since]
+        try:
+            self._seen = rebuild(self._store.tensors("seen", self._spec), base_hash, blobs, self._spec, self.hash)
+        except DecodeError as error:
+            raise StoreError(f"The versions in the run's store do not add up: {error}") from error
+        self.exact, self.state = exact, self._store.tensors("state") or {}
 
     def recipe(self, held: str) -> list[pb.Blob]:
         """What a device that holds version ``held`` (hash; "" for none) must fetch, in order."""

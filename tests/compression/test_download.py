@@ -34,7 +34,8 @@ def published(codec: str, mode: str = "delta", count: int = 8) -> list[Step]:
     publisher = Publisher(parse(codec), mode, SPEC)  # type: ignore[arg-type]
     steps: list[Step] = []
     for version, exact in enumerate(models(count)):
-        steps.append(publisher.publish(exact, steps[-1].seen if steps else None, version))
+        seen, name = (steps[-1].seen, steps[-1].link.hash) if steps else (None, "")
+        steps.append(publisher.publish(exact, seen, name, version))
     return steps
 
 
@@ -146,6 +147,6 @@ def test_codecs_that_cannot_serve_downloads() -> None:
 def test_a_model_that_diverged_is_not_published() -> None:
     publisher = Publisher(parse("int8"), "delta", SPEC)
     with pytest.raises(SpecError, match="finite"):
-        publisher.publish(unflatten(np.full(SPEC.size, np.nan, np.float32), SPEC), None, 0)
+        publisher.publish(unflatten(np.full(SPEC.size, np.nan, np.float32), SPEC), None, "", 0)
     with pytest.raises(SpecError, match="the model to publish"):
-        publisher.publish({"w": np.zeros((8, 25), np.float32)}, None, 0)
+        publisher.publish({"w": np.zeros((8, 25), np.float32)}, None, "", 0)

@@ -182,16 +182,14 @@ def test_a_wrong_key_a_taken_name_and_an_incapable_device_are_refused(fleet: Sta
     able = pb.Capabilities(codecs=["raw"], trainers=["idle"])
     assert fault(lambda: one.link.enrol(pb.EnrolRequest(protocol=1, name="x", capabilities=able))) == "FAULT_INCAPABLE"
     assert fault(lambda: one.link.enrol(pb.EnrolRequest(protocol=2, name="x"))) == "FAULT_PROTOCOL"
-    again = one.link.enrol(
-        pb.EnrolRequest(
-            protocol=1,
-            name="one",
-            client_id=one.reply.client_id,
-            key=one.reply.key,
-            capabilities=pb.Capabilities(codecs=parse_ids(), trainers=["idle"]),
+    able = pb.Capabilities(codecs=parse_ids(), trainers=["idle"])
+    for client_id in (one.reply.client_id, ""):  # "": the first reply was lost, the device knows only its key
+        again = one.link.enrol(
+            pb.EnrolRequest(protocol=1, name="one", client_id=client_id, key=one.reply.key, capabilities=able)
         )
-    )
-    assert (again.client_id, again.key) == (one.reply.client_id, one.reply.key)
+        assert (again.client_id, again.key) == (one.reply.client_id, one.reply.key)
+    chosen = one.link.enrol(pb.EnrolRequest(protocol=1, name="two", key="0123456789abcdef" * 2, capabilities=able))
+    assert chosen.key == "0123456789abcdef" * 2
 
 
 def parse_ids() -> tuple[str, ...]:
