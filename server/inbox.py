@@ -14,7 +14,7 @@ from fedpress.errors import Refused
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.store import Store
 
-_BUFFER: Final = 1 << 18
+_BUFFER: Final = 1 << 17
 
 
 @dataclass
