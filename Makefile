@@ -54,6 +54,13 @@ protos: setup
 proto-check: protos
 	git diff --exit-code -- protos
 
+bench: setup
+	$(BIN)/python -m fedpress.simulations.benchmarks.codec_time
+	$(BIN)/python -m fedpress.simulations.benchmarks.wire
+	$(BIN)/python -m fedpress.simulations.benchmarks.round_overhead
+	$(BIN)/python -m fedpress.simulations.benchmarks.server_memory --rounds 5
+	$(BIN)/python -m fedpress.simulations.benchmarks.accuracy
+
 COMPOSE := docker compose -f docker/compose.yaml $(if $(FLEET_HOST),-f docker/compose.host.yaml)
 
 # FLEET_HOST=1 where Docker has no bridge network. The run's directory is copied to runs/fleet.
