@@ -65,7 +65,7 @@ class Run:
         self.full_spec = Spec.of(full)
         self.personal = self.strategy.personal(self.full_spec)
         self.spec = self.full_spec.without(self.personal)
-        self.codec: Codec = parse_codec(plan.upload.codec)
+        self._encode_with(plan.upload.codec)
         self.run_id = self._claim()
         self.versions = Versions(plan.download, self.spec, store)
         self.meter = Meter((int(store.meta("wire_up") or 0), int(store.meta("wire_down") or 0)))
@@ -75,11 +75,10 @@ class Run:
         self._clock, self._listen = clock, listen
         self._inbox = Inbox(store)
         self._sum = WeightedSum(self.spec)
-        self._todo: deque[Action] = deque()
+        self._todo: deque[Step] = deque()
         self._taken: set[str] = set()
         self._began = self._opened = clock()
         self._before = float(store.meta("elapsed") or 0.0)
-        self._limit = max_bytes(self.codec, self.spec)
         needs = ids_of(self.codec) | ids_of(parse_codec(plan.download.codec))
         self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec)
         self._coordinator = Coordinator(self._rules(), new_id=lambda: secrets.token_hex(16))
@@ -99,9 +98,7 @@ class Run:
         """Do one piece of what is due, such as closing a round; False if nothing was."""
         if not self._todo:
             return False
-        action = self._todo.popleft()
-        if isinstance(action, Step):
-            self._close_round(action.round)
+        self._close_round(self._todo.popleft().round)
         return True
 
     def tick(self) -> None:
@@ -199,7 +196,7 @@ class Run:
 
     def _encode_with(self, text: str) -> None:
         """The codec of the current round's updates: a round ends with the one it began with, whatever the plan says."""
-        self.codec = parse_codec(text)
+        self.codec: Codec = parse_codec(text)
         self._limit = max_bytes(self.codec, self.spec)
 
     def _mark(self, phase: Phase) -> None:

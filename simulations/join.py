@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,6 @@ def join(
     ca: Path | None = None,
     insecure: bool = False,
     device_class: str = "any",
-    stop: threading.Event | None = None,
     listen: Callable[[Note], object] | None = None,
 ) -> str:
     """Take part in the run at ``address``; returns why it ended.
@@ -36,9 +34,7 @@ def join(
         link = GrpcLink(address, ca, insecure)
         try:
             trainer = problem.local_trainer() if shard is None else problem.trainer(shard)
-            device = Device(
-                link, kept, trainer, name, problem.task.name, device_class, stop=stop, listener=listen or _print
-            )
+            device = Device(link, kept, trainer, name, problem.task.name, device_class, listener=listen or _print)
             return device.run()
         finally:
             link.close()
