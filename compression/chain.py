@@ -57,9 +57,18 @@ class Chain(Options):
         """If all stages are: decoding is linear in the rest, so means pass through."""
         return all(stage.unbiased for stage in self.stages)
 
+    @property
+    def contractive(self) -> bool:
+        """If all stages are: a share of a share is lost."""
+        return all(stage.contractive for stage in self.stages)
+
     def init(self, spec: Spec) -> State:
         """The states of the stages, under their positions."""
         return prefixed({str(i): s.init(of) for i, (s, of) in enumerate(self._with_specs(spec))})
+
+    def memory(self, spec: Spec) -> State:
+        """What a receiver keeps for the stages, under their positions."""
+        return prefixed({str(i): s.memory(of) for i, (s, of) in enumerate(self._with_specs(spec))})
 
     def rest(self, spec: Spec) -> Spec:
         """Nothing is left."""

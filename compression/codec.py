@@ -8,7 +8,10 @@ The laws, which one suite (``tests/compression/test_laws.py``) holds against eve
 3. **Same bytes.** The same tensors, state, context and seed give the same bytes on every platform.
 4. **Nothing that arrives decides memory.** What a decoder allocates follows from the spec and the codec's own options.
    A malformed payload raises ``DecodeError`` in bounded time; so does a NaN or an infinity in it.
-5. **State is returned, never mutated.** A sender commits the new state only when the receiver acknowledged the payload.
+5. **State is returned, never mutated.** A sender commits the new state only when the receiver acknowledged the payload,
+   a receiver its own together with the acknowledgement.
+6. **Contractive where it says so.** With ``contractive`` true, the squared error of a round trip is, in the mean over
+   seeds, at most the squared norm of what was encoded: feedback around it cannot diverge.
 
 A codec is a frozen dataclass; its fields are its options. They live outside the payload, as JSON or as the one-line
 text of ``fedpress.compression.registry``.
@@ -38,10 +41,15 @@ NOTHING: State = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Context:
-    """What both ends hold anyway. ``seed`` comes with the ticket; ``round`` counts from 1."""
+    """What both ends hold anyway. ``seed`` comes with the ticket; ``round`` counts from 1.
+
+    ``step``: what the newest download added to the model, to the bit; None where this end cannot know it (a device that
+    fetched a whole model). A payload that depends on it says so, because the other end may know more.
+    """
 
     seed: int = 0
     round: int = 0
+    step: Tensors | None = None
 
 
 class Wire(NamedTuple):
@@ -70,8 +78,15 @@ class Codec(Protocol):
     def unbiased(self) -> bool:
         """The mean over seeds of what is decoded is what was encoded."""
 
+    @property
+    def contractive(self) -> bool:
+        """The squared error is, in the mean, at most the squared norm: what error feedback needs."""
+
     def init(self, spec: Spec) -> State:
         """What a *sender* remembers before its first payload; ``NOTHING`` if it needs no memory."""
+
+    def memory(self, spec: Spec) -> State:
+        """What a *receiver* remembers of a sender before its first payload: most need ``NOTHING``."""
 
     def rest(self, spec: Spec) -> Spec:
         """The spec of ``Wire.rest`` for tensors of ``spec``. Empty when this codec finishes the job."""
@@ -80,7 +95,7 @@ class Codec(Protocol):
         """Encode float32 ``tensors``. ``rng`` is the sender's own randomness. Returns the wire and the *new* state."""
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
-        """Inverse of ``encode`` up to the error bound. Raises DecodeError. Most codecs ignore ``state``."""
+        """Inverse of ``encode`` up to the error bound; ``state`` is the receiver's. Raises DecodeError."""
 
     def error_bound(self, tensors: Tensors) -> float:
         """Upper bound on the squared L2 error of a round trip of these tensors (in the mean, if randomised)."""

@@ -52,6 +52,15 @@ class ErrorFeedback(Options):
         """One payload alone is not what was encoded; only sums over rounds are."""
         return False
 
+    @property
+    def contractive(self) -> bool:
+        """One payload alone may carry more of the past than of the present."""
+        return False
+
+    def memory(self, spec: Spec) -> State:
+        """The inner codec's: the receiver sees only that."""
+        return self.inner.memory(spec)
+
     def init(self, spec: Spec) -> State:
         """A residual of zeros (4 bytes per parameter), and the inner state."""
         return prefixed({_RESIDUAL: zeros(spec), _INNER: self.inner.init(spec)})

@@ -33,6 +33,11 @@ class _Half(Stage):
         """Rounding is deterministic."""
         return False
 
+    @property
+    def contractive(self) -> bool:
+        """Rounding errs by less than the number."""
+        return True
+
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """2 bytes per parameter."""
         return Wire(self._narrow(flatten(tensors)).tobytes(), {}), state

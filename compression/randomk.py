@@ -29,6 +29,11 @@ class RandomK(Sparse):
     id: ClassVar[str] = "randomk"
     commutes_with_sum: ClassVar[bool] = True
 
+    @property
+    def contractive(self) -> bool:
+        """Unless what is sent is scaled up."""
+        return not self.unbiased
+
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Side: nothing. Rest: the values, in index order."""
         vector = flatten(tensors)

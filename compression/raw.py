@@ -28,6 +28,11 @@ class Raw(Stage):
         """Exact."""
         return True
 
+    @property
+    def contractive(self) -> bool:
+        """Nothing is lost."""
+        return True
+
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """4 bytes per parameter."""
         return Wire(b"".join(np.ascontiguousarray(a, "<f4").tobytes() for a in tensors.values()), {}), state

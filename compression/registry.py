@@ -15,9 +15,11 @@ from typing import Any, Final, NamedTuple
 
 from fedpress.compression.chain import Chain, finishes
 from fedpress.compression.codec import Codec
+from fedpress.compression.ecsq import Ecsq
 from fedpress.compression.feedback import ErrorFeedback
 from fedpress.compression.half import Bf16, Fp16
 from fedpress.compression.options import Option, build, options_of, read, values_of
+from fedpress.compression.predict import Predict
 from fedpress.compression.randomk import RandomK
 from fedpress.compression.raw import Raw
 from fedpress.compression.stage import Stage
@@ -26,7 +28,7 @@ from fedpress.compression.uniform import Uniform
 from fedpress.errors import CodecError, closest
 from fedpress.params import Spec, TensorSpec
 
-_STAGES: Final[Mapping[str, type[Stage]]] = {c.id: c for c in (Raw, Fp16, Bf16, Uniform, TopK, RandomK)}
+_STAGES: Final[Mapping[str, type[Stage]]] = {c.id: c for c in (Raw, Fp16, Bf16, Uniform, TopK, RandomK, Ecsq, Predict)}
 _ALIASES: Final[Mapping[str, str]] = {
     "int8": "uniform:8",
     "int4": "uniform:4",

@@ -22,6 +22,10 @@ class Stage(Options, ABC):
         """Nothing to remember."""
         return NOTHING
 
+    def memory(self, spec: Spec) -> State:  # noqa: ARG002
+        """Nothing to remember."""
+        return NOTHING
+
     def rest(self, spec: Spec) -> Spec:  # noqa: ARG002
         """Nothing is left for another codec."""
         return _NO_SPEC
@@ -34,6 +38,11 @@ class Stage(Options, ABC):
     @abstractmethod
     def unbiased(self) -> bool:
         """The mean over seeds of what is decoded is what was encoded."""
+
+    @property
+    @abstractmethod
+    def contractive(self) -> bool:
+        """The squared error is, in the mean, at most the squared norm."""
 
     @abstractmethod
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:

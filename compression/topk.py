@@ -27,6 +27,11 @@ class TopK(Sparse):
         """Small parameters never arrive."""
         return False
 
+    @property
+    def contractive(self) -> bool:
+        """What is not sent is part of what there was."""
+        return True
+
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Side: the indices. Rest: the values, in index order."""
         vector = flatten(tensors)

@@ -54,6 +54,11 @@ class Uniform(Stage):
         return self.stochastic
 
     @property
+    def contractive(self) -> bool:
+        """Rounding to nearest is; stochastic rounding of few bits may err by more than there was."""
+        return not self.stochastic
+
+    @property
     def levels(self) -> int:
         """Largest integer q."""
         return max(1, (1 << (self.bits - 1)) - 1)

@@ -1,0 +1,78 @@
+"""Prediction: what the newest download suggests is taken off before the rest is coded.
+
+The step that the server sent last is what all clients together did; a client's next update looks like it in part. Both
+ends hold it, so it costs nothing to subtract a share of it and to add it back (predictive coding as in speech and
+video; for federated updates see Yue et al. 2022, "Predictive Coding for Communication-Efficient Federated Learning").
+A device that does not know the step (its model came whole) sends unpredicted, and says so in one byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import numpy as np
+
+from fedpress.compression.codec import Context, State, Wire
+from fedpress.compression.stage import Stage
+from fedpress.compression.stream import Stream
+from fedpress.errors import CodecError, DecodeError
+from fedpress.params import Spec, Tensors
+
+_UNPREDICTED: Final = b"\0"
+
+
+@dataclass(frozen=True)
+class Predict(Stage):
+    """Takes the share ``scale`` of the newest download's step off the update, and leaves the rest."""
+
+    scale: float = 0.5
+    id: ClassVar[str] = "predict"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale <= 1:
+            raise CodecError(f"Expected 0 < scale <= 1, got {self.scale} (predict.scale).")
+
+    @property
+    def unbiased(self) -> bool:
+        """What is taken off is added back."""
+        return True
+
+    @property
+    def contractive(self) -> bool:
+        """It loses nothing; but what is left for a lossy stage may be more than there was."""
+        return True
+
+    def rest(self, spec: Spec) -> Spec:
+        """As many tensors as came."""
+        return spec
+
+    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
+        """Side: nothing, or one zero byte where the step is not known."""
+        if context.step is None:
+            return Wire(_UNPREDICTED, tensors), state
+        share = np.float32(self.scale)
+        return Wire(b"", {n: a - share * context.step[n] for n, a in tensors.items()}), state
+
+    def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:  # noqa: ARG002
+        """Raises DecodeError for another side, or a prediction from a step that this end does not have."""
+        if wire.side == _UNPREDICTED:
+            return wire.rest, state
+        if len(wire.side):
+            raise DecodeError(f"Expected no byte or a zero from 'predict', got {len(wire.side)} bytes.")
+        if context.step is None:
+            raise DecodeError("Expected an unpredicted update: there is no step to predict from.")
+        share = np.float32(self.scale)
+        return {n: a + share * context.step[n] for n, a in wire.rest.items()}, state
+
+    def largest_rest(self, tensors: Tensors) -> Tensors:
+        """Without a step, what came."""
+        return tensors
+
+    def error_bound(self, tensors: Tensors) -> float:
+        """Rounding only."""
+        return 1e-12 * float(sum(np.sum(np.square(a, dtype=np.float64)) for a in tensors.values()))
+
+    def max_bytes(self, spec: Spec) -> int:  # noqa: ARG002
+        """One byte at most."""
+        return 1
