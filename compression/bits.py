@@ -2,9 +2,7 @@
 write.
 
 Value ``i`` occupies bits ``i*b`` to ``i*b + b - 1``, counted from the least significant bit of the first byte. Unused
-bits of the last byte are zero, and a reader insists on it, so that there is one encoding only. Eight values fill
-``b`` whole bytes, which is what makes the loops below short. C kernels with the same bytes will stand beside these
-functions.
+bits of the last byte are zero, and a reader insists on it, so that there is one encoding only.
 """
 
 from __future__ import annotations
@@ -15,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpress.compression.codec import Bytes
+from fedpress.compression.native import kernels
 from fedpress.errors import DecodeError
 
-#: Widths up to this are packed in 64-bit lanes; wider ones, which are rare and few, through single bits.
+#: Widths up to this are packed by the kernels; wider ones, which are rare and few, through single bits.
 _LANE: Final = 8
 
 
@@ -33,13 +32,10 @@ def pack(values: NDArray[Any], width: int) -> bytes:
     if width > _LANE:
         bits = np.unpackbits(values.astype("<u4").view(np.uint8), bitorder="little").reshape(-1, 32)
         return np.packbits(bits[:, :width], bitorder="little").tobytes()
-    groups = -(-values.size // 8)
-    padded = np.zeros((groups, 8), np.uint8)
-    padded.reshape(-1)[: values.size] = values
-    words = np.zeros(groups, "<u8")
-    for lane in range(8):
-        words |= padded[:, lane].astype("<u8") << np.uint64(lane * width)
-    return words.view(np.uint8).reshape(groups, 8)[:, :width].tobytes()[: packed_size(values.size, width)]
+    out = np.zeros(packed_size(values.size, width), np.uint8)
+    if width:
+        kernels.pack(values.astype(np.uint8, copy=False), width, out)
+    return out.tobytes()
 
 
 def unpack(data: Bytes, width: int, count: int) -> NDArray[Any]:
@@ -57,14 +53,7 @@ def unpack(data: Bytes, width: int, count: int) -> NDArray[Any]:
         bits = np.zeros((count, 32), np.uint8)
         bits[:, :width] = np.unpackbits(packed, bitorder="little", count=count * width).reshape(count, width)
         return np.packbits(bits, bitorder="little").view("<u4")
-    groups = -(-count // 8)
-    padded = np.zeros(groups * width, np.uint8)
-    padded[:size] = packed
-    words = np.zeros((groups, 8), np.uint8)
-    words[:, :width] = padded.reshape(groups, width)
-    lanes = words.view("<u8").reshape(-1)
-    out = np.empty((groups, 8), np.uint8)
-    mask = np.uint64((1 << width) - 1)
-    for lane in range(8):
-        out[:, lane] = (lanes >> np.uint64(lane * width)) & mask
-    return out.reshape(-1)[:count]
+    out = np.zeros(count, np.uint8)
+    if width:
+        kernels.unpack(packed, width, out)
+    return out

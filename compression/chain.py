@@ -1,7 +1,7 @@
 """Chain: one codec after the other, each working on what the one before it left.
 
 The bytes of the stages follow one another, the last stage's without a length, each other's behind its length as a
-base-128 varint (low seven bits first, the high bit set on all bytes but the last, as in Protocol Buffers).
+base-128 varint (``fedpress.compression.varint``), unless it is a stage that never has any.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from fedpress.compression.codec import Bytes, Context, State, Wire, part, prefix
 from fedpress.compression.options import Options
 from fedpress.compression.stage import Stage
 from fedpress.compression.stream import Stream
+from fedpress.compression.varint import read_varint, varint
 from fedpress.errors import CodecError, DecodeError
 from fedpress.params import Spec, Tensors, TensorSpec
 
 _PROBE: Final = Spec((TensorSpec("probe", (2, 2)),))
 _MOST_STAGES: Final = 8
-_LONGEST_VARINT: Final = 5
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,39 @@ class Chain(Options):
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
         """Each stage encodes what the one before it left."""
+        spec = Spec.of(tensors)
+        sides, states, tensors = self._all_but_last(tensors, state, context, rng)
+        key, last = str(len(sides)), self.stages[-1]
+        wire, states[key] = last.encode(tensors, part(state, key), context, rng)
+        return Wire(self._joined(sides, wire.side, spec), wire.rest), prefixed(states)
+
+    def echo(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State, Tensors]:
+        """See ``Stage.echo``: the last stage's own, then back through the others."""
+        spec = Spec.of(tensors)
+        *before, _ = self._with_specs(spec)
+        sides, states, tensors = self._all_but_last(tensors, state, context, rng)
+        key, last = str(len(sides)), self.stages[-1]
+        wire, states[key], tensors = last.echo(tensors, part(state, key), context, rng)
+        for (stage, of), side in zip(reversed(before), reversed(sides), strict=True):
+            tensors, _ = stage.decode(Wire(side, tensors), stage.memory(of), context, of)
+        return Wire(self._joined(sides, wire.side, spec), wire.rest), prefixed(states), tensors
+
+    def _all_but_last(
+        self, tensors: Tensors, state: State, context: Context, rng: Stream
+    ) -> tuple[list[Bytes], dict[str, State], Tensors]:
+        """What the stages before the last one send, their new states, and what they leave."""
         sides: list[Bytes] = []
         states: dict[str, State] = {}
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(self.stages[:-1]):
             wire, states[str(i)] = stage.encode(tensors, part(state, str(i)), context, rng)
             sides.append(wire.side)
             tensors = wire.rest
-        return Wire(_join(sides), tensors), prefixed(states)
+        return sides, states, tensors
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """From the last stage back to the first. Raises DecodeError."""
         tensors, states = wire.rest, {}
-        sides = _split(wire.side, len(self.stages))
+        sides = self._split(wire.side, spec)
         for i, (stage, of) in reversed(list(enumerate(self._with_specs(spec)))):
             tensors, states[str(i)] = stage.decode(Wire(sides[i], tensors), part(state, str(i)), context, of)
         return tensors, prefixed(states)
@@ -102,8 +123,26 @@ class Chain(Options):
 
     def max_bytes(self, spec: Spec) -> int:
         """The stages' bounds and their lengths."""
-        sizes = [stage.max_bytes(of) for stage, of in self._with_specs(spec)]
-        return sum(sizes) + sum(len(_varint(size)) for size in sizes[:-1])
+        *before, last = (stage.max_bytes(of) for stage, of in self._with_specs(spec))
+        return last + sum(size + len(varint(size)) for size in before if size)
+
+    def _joined(self, before: Sequence[Bytes], last: Bytes, spec: Spec) -> bytes:
+        framed = zip(before, self._with_specs(spec), strict=False)
+        pieces = [(varint(len(side)), side) for side, (stage, of) in framed if stage.max_bytes(of)]
+        return b"".join([*(piece for pair in pieces for piece in pair), last])
+
+    def _split(self, data: Bytes, spec: Spec) -> list[Bytes]:
+        sides: list[Bytes] = []
+        at = 0
+        for stage, of in self._with_specs(spec)[:-1]:
+            size = 0
+            if stage.max_bytes(of):
+                size, at = read_varint(data, at)
+            if size > len(data) - at:
+                raise DecodeError(f"Expected {size} bytes of a stage, got {len(data) - at}.")
+            sides.append(data[at : at + size])
+            at += size
+        return [*sides, data[at:]]
 
     def _with_specs(self, spec: Spec) -> list[tuple[Stage, Spec]]:
         pairs = []
@@ -116,40 +155,3 @@ class Chain(Options):
 def finishes(stage: Stage) -> bool:
     """True if ``stage`` leaves nothing, whatever it is given."""
     return not len(stage.rest(_PROBE))
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _join(sides: Sequence[Bytes]) -> bytes:
-    *framed, last = sides
-    return b"".join([piece for side in framed for piece in (_varint(len(side)), side)] + [last])
-
-
-def _split(data: Bytes, count: int) -> list[Bytes]:
-    sides: list[Bytes] = []
-    at = 0
-    for _ in range(count - 1):
-        size, shift = 0, 0
-        while True:
-            if at >= len(data) or shift >= 7 * _LONGEST_VARINT:
-                raise DecodeError("Expected the length of a stage's bytes, got the payload's end or a number too long.")
-            byte = data[at]
-            at += 1
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        if byte == 0 and shift > 7:
-            raise DecodeError("Expected a stage's length in as few bytes as possible.")
-        if size > len(data) - at:
-            raise DecodeError(f"Expected {size} bytes of a stage, got {len(data) - at}.")
-        sides.append(data[at : at + size])
-        at += size
-    return [*sides, data[at:]]

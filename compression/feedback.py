@@ -75,8 +75,7 @@ class ErrorFeedback(Options):
         spec = Spec.of(tensors)
         spec.check({n: residual[n] for n in spec.names if n in residual}, "the residual of 'ef'")
         corrected = add(tensors, residual)
-        wire, inner = self.inner.encode(corrected, part(state, _INNER), context, rng)
-        arrived, _ = self.inner.decode(wire, part(state, _INNER), context, spec)
+        wire, inner, arrived = self.inner.echo(corrected, part(state, _INNER), context, rng)
         return wire, prefixed({_RESIDUAL: subtract(corrected, arrived), _INNER: inner})
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedpress.compression.codec import Codec, Context, State, Wire
+from fedpress.compression.native import kernels
 from fedpress.compression.stream import Stream
 from fedpress.errors import CodecError, DecodeError, SpecError
-from fedpress.params import Spec, Tensors, finite
+from fedpress.params import Spec, Tensors
 
 
 def seal(codec: Codec, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[bytes, State]:
@@ -14,8 +17,7 @@ def seal(codec: Codec, tensors: Tensors, state: State, context: Context, rng: St
     Raises SpecError for other dtypes, NaN or infinity, or a state of another model; CodecError for an unfinished codec.
     """
     _finished(codec, Spec.of(tensors))
-    if not finite(tensors):
-        bad = [n for n in tensors if not finite({n: tensors[n]})]
+    if bad := [n for n, a in tensors.items() if not kernels.finite(np.ravel(a))]:
         raise SpecError(f"Expected finite numbers to encode, got NaN or infinity in {', '.join(bad)}: did it diverge?")
     wire, new = codec.encode(tensors, state, context, rng)
     return bytes(wire.side), new
@@ -33,7 +35,7 @@ def unseal(
     if len(payload) > limit:
         raise DecodeError(f"Expected at most {limit} bytes for '{codec.text}', got {len(payload)}.")
     tensors, new = codec.decode(Wire(memoryview(payload).toreadonly(), {}), state, context, spec)
-    if not finite(tensors):
+    if not all(kernels.finite(np.ravel(a)) for a in tensors.values()):
         raise DecodeError(f"Expected finite numbers in a payload of '{codec.text}', got NaN or infinity.")
     return tensors, new
 

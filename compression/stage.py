@@ -48,6 +48,11 @@ class Stage(Options, ABC):
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
         """See ``Codec.encode``."""
 
+    def echo(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State, Tensors]:
+        """``encode``, and what a receiver will make of it: what feedback needs. Of a stage that leaves nothing."""
+        wire, new = self.encode(tensors, state, context, rng)
+        return wire, new, self.decode(wire, self.memory(Spec.of(tensors)), context, Spec.of(tensors))[0]
+
     @abstractmethod
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """See ``Codec.decode``. Raises DecodeError."""

@@ -8,21 +8,18 @@ lines of 64-bit integer arithmetic: element ``i`` of a stream with key ``k`` is 
 from __future__ import annotations
 
 import hashlib
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-_M1: Final = np.uint64(0xBF58476D1CE4E5B9)
-_M2: Final = np.uint64(0x94D049BB133111EB)
+from fedpress.compression.native import kernels
 
 
 class Stream:
     """A stream of random numbers under a 64-bit key. The only mutable thing is the position in it."""
 
     def __init__(self, key: int, at: int = 0) -> None:
-        self._key = np.uint64(key & 0xFFFFFFFFFFFFFFFF)
+        self._key = key & 0xFFFFFFFFFFFFFFFF
         self._at = at
 
     @classmethod
@@ -33,17 +30,17 @@ class Stream:
 
     def u64(self, n: int) -> NDArray[np.uint64]:
         """The next ``n`` numbers, uint64[n]."""
-        index = np.arange(self._at + 1, self._at + n + 1, dtype=np.uint64)
+        out = np.empty(n, np.uint64)
+        kernels.numbers(self._key, self._at, out)
         self._at += n
-        with np.errstate(over="ignore"):
-            z = self._key + index * _GOLDEN
-            z = (z ^ (z >> np.uint64(30))) * _M1
-            z = (z ^ (z >> np.uint64(27))) * _M2
-            return z ^ (z >> np.uint64(31))
+        return out
 
     def uniform(self, n: int) -> NDArray[np.float32]:
         """The next ``n`` numbers uniform in [0, 1), float32[n]: the top 24 bits, so that every value is exact."""
-        return (self.u64(n) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+        out = np.empty(n, np.float32)
+        kernels.uniform(self._key, self._at, out)
+        self._at += n
+        return out
 
     def seed(self) -> int:
         """One 63-bit integer, for a generator of another library."""

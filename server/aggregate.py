@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from fedpress.compression.native import kernels
 from fedpress.errors import SpecError
 from fedpress.params import Array, Spec, Tensors
 
@@ -37,12 +38,7 @@ class WeightedSum:
         if not (0.0 < weight < float("inf")):
             raise SpecError(f"Expected an update's weight > 0, got {weight}.")
         for name, total in self._sums.items():
-            flat = np.ravel(update[name])
-            for at in range(0, flat.size, _BLOCK):
-                block = flat[at : at + _BLOCK]
-                scratch = self._scratch[: block.size]
-                np.multiply(block, weight, out=scratch, dtype=np.float64)
-                np.add(total[at : at + block.size], scratch, out=total[at : at + block.size])
+            kernels.fold(total, np.ravel(update[name]), weight)
         self.weight += weight
 
     def mean(self) -> dict[str, Array]:

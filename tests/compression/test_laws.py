@@ -38,6 +38,13 @@ DETERMINISTIC = (
     "topk:1.0+topk:0.5+bf16",
     "ef+topk:0.1+uniform:8",
     "ef+uniform:1",
+    "ecsq:3.0",
+    "ecsq:0.25",
+    "ecsq:1.0,model=static",
+    "ecsq:1.0,model=adaptive",
+    "ecsq:2.0,ladder=true",
+    "predict:0.5+ecsq:2.0",
+    "ef+predict:0.5+ecsq:4.0",
 )
 RANDOMISED = (
     "uniform:8,stochastic=true",

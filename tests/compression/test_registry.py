@@ -105,7 +105,7 @@ def test_refused_json(value: object, words: str) -> None:
 
 
 def test_ids() -> None:
-    assert ids() == ("bf16", "chain", "ef", "fp16", "randomk", "raw", "topk", "uniform")
+    assert ids() == ("bf16", "chain", "ecsq", "ef", "fp16", "predict", "randomk", "raw", "topk", "uniform")
     assert ids_of(parse("ef+topk:0.1+int8")) == {"ef", "chain", "topk", "uniform"}
     assert ids_of(parse("int8")) == {"uniform"}
 
