@@ -23,10 +23,10 @@ from fedpress.client.trainers.trainer import Trainer
 from fedpress.client.vault import Identity, Vault
 from fedpress.client.work import Done, check_spec, perform
 from fedpress.compression import registry
-from fedpress.compression.download import rebuild
+from fedpress.compression.download import origin, rebuild
 from fedpress.compression.stream import Stream
 from fedpress.errors import BudgetSpent, DecodeError, FedpressError, Refused, ServerGone, SpecError, VaultError
-from fedpress.params import Spec, TensorSpec
+from fedpress.params import Spec, TensorSpec, content_hash
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
 
@@ -70,6 +70,7 @@ class Device:
         self._sleep = self._stop.wait if sleep is None else sleep
         self._seed = 0
         self._round = 0
+        self._may_begin_anew = True
         self._part = bytearray()
         self._blobs: dict[str, bytearray] = {}
 
@@ -138,14 +139,28 @@ class Device:
         if self._patience is None:
             self._patience = max(0.0, reply.long_poll_seconds)
         self._say("enrolled", f"Enrolled as '{self.name}' in run {reply.run_id}, task '{reply.task}'.")
+        if not self._vault.model_hash:
+            self._begin(spec)
         pending = self._vault.pending
         return events.Enrolled(self._vault.model_hash, pending.header.ticket if pending else "")
+
+    def _begin(self, spec: Spec) -> None:
+        """Hold the run's first version, which comes from its seed."""
+        initial = self._trainer.initial(self._seed)
+        made = origin({name: initial[name] for name in spec.names})
+        self._vault.hold(made, content_hash(made))
 
     def _ask_work(self, action: actions.AskWork) -> events.Event:
         request = pb.WorkRequest(
             held_model=action.held, capabilities=self._capabilities(), wait_seconds=self._patience or 0.0
         )
         reply = self._link.get_work(request)
+        if action.held and self._may_begin_anew and _whole(reply) and self._vault.identity is not None:
+            self._begin(self._vault.identity.spec)  # the server has forgotten what is held, not what the run began with
+            if self._vault.model_hash != action.held:
+                request.held_model, request.wait_seconds = self._vault.model_hash, 0.0
+                reply = self._link.get_work(request)
+            self._may_begin_anew = not _whole(reply)
         kind = reply.WhichOneof("answer")
         if kind is None:
             raise Refused(
@@ -185,19 +200,27 @@ class Device:
         if not blobs and vault.model_hash and vault.model_hash == ticket.model:
             return events.Rebuilt()
         try:
-            model = rebuild(vault.model or None, vault.model_hash, blobs, vault.identity.spec, ticket.model)
+            made = rebuild(vault.model or None, vault.model_hash, blobs, vault.identity.spec, ticket.model)
         except (DecodeError, SpecError) as error:
             vault.let_go()
             self._say("refused", f"The model could not be rebuilt: {error}")
             return events.RebuildFailed(f"the model could not be rebuilt: {error}")
-        vault.hold(model, ticket.model)
+        vault.hold(made.model, ticket.model, made.change if ticket.recipe[-1].step else None)
         return events.Rebuilt()
 
     def _train(self, action: actions.Train) -> events.Event:
         ticket, vault = action.ticket, self._vault
         try:
             outcome = perform(
-                ticket, vault.model, vault.kept, vault.history, self._trainer, self._seed, self.name, self._clock
+                ticket,
+                vault.model,
+                vault.step,
+                vault.kept,
+                vault.history,
+                self._trainer,
+                self._seed,
+                self.name,
+                self._clock,
             )
         except BudgetSpent as error:
             return events.CannotTrain(str(error))
@@ -264,6 +287,11 @@ class Device:
     def _say(self, kind: Kind, text: str) -> None:
         if self._listener is not None:
             self._listener(Note(kind, text, self._round))
+
+
+def _whole(reply: pb.WorkReply) -> bool:
+    """A ticket that begins with a whole model."""
+    return bool(reply.ticket.recipe) and reply.ticket.recipe[0].full
 
 
 _ANSWERS: Final[Mapping[str, Callable[[pb.WorkReply], events.Event]]] = {

@@ -93,6 +93,7 @@ class Vault:
             self.identity: Identity | None = self._read("identity.json", _identity)
             self.model: Tensors
             self.model, self.model_hash = self._read_model()
+            self.step: Tensors | None = None
             self._unwritten = 0
             self.kept: Kept = self._read("state.safetensors", lambda data: _unpack(data)[0]) or Kept()
             self.pending: Pending | None = self._read("pending.safetensors", _pending)
@@ -134,10 +135,13 @@ class Vault:
             self._write("identity.json", text.encode())
             self.identity = identity
 
-    def hold(self, model: Tensors, model_hash: str) -> None:
-        """Keep a model version whose content hash was confirmed; on disk the first, then every tenth, and on close."""
+    def hold(self, model: Tensors, model_hash: str, step: Tensors | None = None) -> None:
+        """Keep a model version whose content hash was confirmed; on disk the first, then every tenth, and on close.
+
+        ``step``: what the newest version added to the one before, if known. Kept in memory only.
+        """
         first = not self.model_hash
-        self.model, self.model_hash = model, model_hash
+        self.model, self.model_hash, self.step = model, model_hash, step
         self._unwritten += 1
         if first or self._unwritten >= _WRITE_EVERY:
             self._write_model()
@@ -145,7 +149,7 @@ class Vault:
     def let_go(self) -> None:
         """Forget the model held: it is not what it should be."""
         self._remove("model.safetensors")
-        self.model, self.model_hash, self._unwritten = {}, "", 0
+        self.model, self.model_hash, self.step, self._unwritten = {}, "", None, 0
 
     def propose(self, pending: Pending) -> None:
         """Keep an update before its first byte leaves."""

@@ -43,6 +43,7 @@ class Declined(NamedTuple):
 def perform(
     ticket: pb.Ticket,
     shared: Tensors,
+    step: Tensors | None,
     kept: Kept,
     history: History,
     trainer: Trainer,
@@ -50,7 +51,7 @@ def perform(
     name: str,
     clock: Callable[[], float],
 ) -> Done | Declined:
-    """Do what ``ticket`` says to the model whose shared tensors are ``shared``.
+    """Do what ``ticket`` says to the model whose shared tensors are ``shared``; the newest download added ``step``.
 
     Everything drawn depends on ``seed``, ``name`` and the ticket's round alone. Raises BudgetSpent before any training
     that would overspend, SpecError, CodecError, PrivacyError or PlanError for work this device could never do.
@@ -84,7 +85,7 @@ def perform(
     codec = parse(ticket.upload_codec)
     residual = kept.residual if kept.codec == codec.text else codec.init(Spec.of(delta))
     began = clock()
-    context = Context(ticket.seed, ticket.round)
+    context = Context(ticket.seed, ticket.round, step)
     payload, residual = seal(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode"))
     report.encode_seconds = clock() - began
     if len(payload) > ticket.max_update_bytes:

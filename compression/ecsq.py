@@ -80,6 +80,25 @@ class Ecsq(Stage):
         levels = entropy.decode(wire.side[head:], spec, LIMIT, _hint(context, spec))
         return _values(levels, step, one, more, spec), state
 
+    def exact(self, tensors: Tensors) -> bytes | None:
+        """A payload that decodes to exactly these tensors, if all are whole multiples of one power of two (and of no
+        more than 32767 of it); else None. Of a ``ladder`` only: centroids would move them."""
+        x = flatten(tensors)
+        largest = float(np.abs(x).max(initial=0))
+        if not self.ladder or not largest <= _LARGEST:
+            return None
+        if largest == 0:
+            return _NOTHING
+        unit = math.ldexp(1.0, math.frexp(largest)[1] - 24)  # no finer bit can be in the largest
+        multiples = x.astype(np.float64) / unit
+        whole = multiples.astype(np.int64)
+        together = int(np.bitwise_or.reduce(np.abs(whole)))
+        zeros = (together & -together).bit_length() - 1
+        levels, step = whole >> zeros, unit * 2.0**zeros
+        if not np.array_equal(whole, multiples) or np.abs(levels).max() > LIMIT or step < _SMALLEST / 2:
+            return None
+        return _bytes_of(np.float32(step)) + entropy.encode(levels, Spec.of(tensors), LIMIT, self.model)
+
     def error_bound(self, tensors: Tensors) -> float:
         """Nothing moves farther than 2/3 of a step, to where its dead zone ends, or than the largest level is off."""
         x = np.abs(flatten(tensors).astype(np.float64))

@@ -148,16 +148,18 @@ class Finished(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Blob(_message.Message):
-    __slots__ = ("hash", "bytes", "codec", "full")
+    __slots__ = ("hash", "bytes", "codec", "full", "step")
     HASH_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
     hash: str
     bytes: int
     codec: str
     full: bool
-    def __init__(self, hash: _Optional[str] = ..., bytes: _Optional[int] = ..., codec: _Optional[str] = ..., full: _Optional[bool] = ...) -> None: ...
+    step: bool
+    def __init__(self, hash: _Optional[str] = ..., bytes: _Optional[int] = ..., codec: _Optional[str] = ..., full: _Optional[bool] = ..., step: _Optional[bool] = ...) -> None: ...
 
 class Training(_message.Message):
     __slots__ = ("epochs", "max_steps", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "max_grad_norm")

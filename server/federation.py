@@ -152,7 +152,7 @@ class Federation(Run):
         recipe = self.versions.recipe(held)
         if lease.id not in self._taken:
             self._taken.add(lease.id)
-            if recipe:
+            if recipe or self.versions.at_origin:  # which an uncompressed run would have sent
                 self.meter.model(client)
             self._listen(events.WorkTaken(self._enrolment.name(client), lease.round))
         rule = self.strategy.rule(self.full_spec)

@@ -235,7 +235,7 @@ class Run:
         self._listen(events.RoundOpened(action.round, self.plan.run.rounds, names, evaluating))
 
     def _decode(self, lease: Lease, payload: bytearray) -> Tensors:
-        context = Context(shared_seed(self.plan, lease.round), lease.round)
+        context = Context(shared_seed(self.plan, lease.round), lease.round, self.versions.step)
         update, _ = unseal(self.codec, payload, NOTHING, context, self.spec)
         check_update(update)
         return update

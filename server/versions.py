@@ -7,13 +7,14 @@ blob is encoded once and sent to all devices on the same base.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from fedpress.compression.download import Link, Publisher, rebuild, recipe, snapshot
+from fedpress.compression.download import Link, Publisher, decode_change, rebuild, recipe, snapshot
 from fedpress.compression.registry import parse
 from fedpress.errors import CodecError, DecodeError, PlanError, StoreError
-from fedpress.params import Spec, Tensors
+from fedpress.params import Spec, Tensors, content_hash, subtract
 from fedpress.plan import Download
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.store import Store
@@ -24,7 +25,7 @@ _WHOLE_EVERY: Final = 10
 
 @dataclass(frozen=True)
 class Version:
-    """One version of the model as it goes out: ``link`` says from where to where, ``blob`` is the payload's SHA-256."""
+    """One payload as it goes out: ``link`` says from where to where, ``blob`` is the payload's SHA-256."""
 
     number: int
     link: Link
@@ -43,33 +44,47 @@ class Versions:
         self._history: list[Version] = []
         self._seen: Tensors = {}
         self._snapshot: tuple[str, bytes] | None = None
+        self._direct: OrderedDict[str, Version | None] = OrderedDict()
+        self._bases: dict[str, str] = {}
         self._offered: dict[str, bytes] = {}
         self.exact: Tensors = {}
         self.state: Tensors = {}
+        self.step: Tensors | None = None
+        """What the newest version added to the one before; None of a whole model."""
 
     @property
     def hash(self) -> str:
         """Content hash of the version that work is handed out on; "" before the first."""
         return self._history[-1].link.hash if self._history else ""
 
+    @property
+    def at_origin(self) -> bool:
+        """The newest version is the one that devices make for themselves."""
+        return bool(self._history) and self._history[-1].link.origin
+
     def publish(self, exact: Tensors, state: Tensors, number: int) -> None:
         """Make ``exact`` the next version, in the caller's transaction. ``state`` is the strategy's.
 
         What the new version does not build on is let go of first: if this raises, only ``restore`` helps.
         """
-        self.exact, self.state, self._snapshot = exact, state, None
+        self.exact, self.state, self.step, self._snapshot = exact, state, None, None
+        self._direct.clear()
+        self._bases.clear()
         if self._full:
             self._history, self._seen = [], {}
         step = self._publisher.publish(exact, self._seen or None, self.hash, number)
         version = Version(number, step.link, _sha(step.payload), step.payload)
         self._store.add_version(number, version.link, version.payload, self._keep)
         self._store.set_tensors("exact", exact)
-        if not step.link.full and number % min(_WHOLE_EVERY, self._keep) == 0:
+        if step.link.origin:
+            self._store.set_tensors("origin", step.seen)
+            self._store.set_meta("origin", step.link.hash)
+        if step.link.origin or (not step.link.full and number % min(_WHOLE_EVERY, self._keep) == 0):
             self._store.set_tensors("seen", step.seen)
             self._store.set_meta("seen", str(number))
         self._store.set_tensors("state", state)
         self._history = [*self._history, version][-self._keep :]
-        self._seen = step.seen
+        self._seen, self.step = step.seen, step.change
 
     def restore(self) -> None:
         """Continue from the store. Raises StoreError if it holds no version."""
@@ -82,21 +97,25 @@ class Versions:
         base_hash = since[0].link.base_hash if since else self.hash
         blobs = [(v.link.codec, v.link.full, memoryview(v.payload)) for v in since]
         try:
-            self._seen = rebuild(self._store.tensors("seen", self._spec), base_hash, blobs, self._spec, self.hash)
+            seen = self._store.tensors("seen", self._spec)
+            self._seen = rebuild(seen, base_hash, blobs, self._spec, self.hash).model
+            newest = self._history[-1]
+            self.step = None if newest.link.full else decode_change(newest.link, newest.payload, self._spec)
         except DecodeError as error:
             raise StoreError(f"The versions in the run's store do not add up: {error}") from error
         self.exact, self.state = exact, self._store.tensors("state") or {}
 
     def recipe(self, held: str) -> list[pb.Blob]:
         """What a device that holds version ``held`` (hash; "" for none) must fetch, in order."""
-        links = recipe([v.link for v in self._history], held, self._spec)
-        blobs = {v.link: v.blob for v in self._history}
+        links = recipe([v.link for v in self._history], held, self._spec, self._direct_link)
+        blobs = {v.link: v.blob for v in [*self._history, *filter(None, self._direct.values())]}
         return [
             pb.Blob(
                 hash=blobs[link] if link in blobs else self._whole(),
                 bytes=link.bytes,
                 codec=link.codec,
                 full=link.full,
+                step=link == self._history[-1].link and not link.full,
             )
             for link in links
         ]
@@ -106,6 +125,9 @@ class Versions:
         for version in reversed(self._history):
             if version.blob == content_hash:
                 return version.payload
+        if content_hash in self._bases:
+            found = self._direct_from(self._bases[content_hash])
+            return None if found is None else found.payload
         if self._snapshot is not None and self._snapshot[0] == content_hash:
             return self._snapshot[1]
         return self._offered.get(content_hash)
@@ -113,6 +135,41 @@ class Versions:
     def offer(self, content_hash: str, data: bytes) -> None:
         """Let devices fetch bytes that are no version: a release."""
         self._offered = {content_hash: data}
+
+    def _direct_link(self, held: str) -> Link | None:
+        """The link of one delta from ``held`` to the newest version, if both ends know such a version."""
+        known = held == self._store.meta("origin") or held in {v.link.base_hash for v in self._history}
+        found = self._direct_from(held) if known and self._publisher.lattice else None
+        return None if found is None else found.link
+
+    def _direct_from(self, held: str) -> Version | None:
+        """One delta from ``held``, encoded once for all devices that hold it. Kept are those used last, an
+        uncompressed model's bytes of them; one that is gone when a device fetches it is made again, to the byte."""
+        if held not in self._direct:
+            base = self._seen_at(held)
+            made = None if base is None else self._publisher.direct(base, held, self._seen, self.hash)
+            self._direct[held] = None if made is None else Version(-1, made[0], _sha(made[1]), made[1])
+        found = self._direct[held]
+        self._direct.move_to_end(held)
+        if found is not None:
+            self._bases[found.blob] = held
+        while sum(v.link.bytes for v in self._direct.values() if v) > self._spec.nbytes and len(self._direct) > 1:
+            self._direct.popitem(last=False)
+        return found
+
+    def _seen_at(self, version_hash: str) -> Tensors | None:
+        """An earlier version as devices see it: the origin, or the newest less the deltas since. On the lattice that is
+        exact; where it is not, its hash tells."""
+        if version_hash == self._store.meta("origin"):
+            return self._store.tensors("origin", self._spec)
+        model: Tensors = self._seen
+        for version in reversed(self._history):
+            if version.link.full:
+                return None
+            model = subtract(model, decode_change(version.link, version.payload, self._spec))
+            if version.link.base_hash == version_hash:
+                break
+        return model if content_hash(model) == version_hash else None
 
     def _whole(self) -> str:
         """The blob of the model that devices see, as it is: made when first needed, kept until the next version."""
