@@ -5,18 +5,21 @@
 #   make check    set up, then lint, types, the proto check and the tests: what CI runs
 #   make fleet    a server and four clients in containers (needs Docker with compose)
 #   make bench    the figures of the README, measured (see simulations/benchmarks)
+#   make sanitize the C kernels under the address and undefined-behaviour sanitizers
+#   make fuzz     coverage-guided fuzzing of every decoder for SECONDS (60)
+#   make wheel    a wheel for this platform, installed and tried in an empty environment
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/demo
 
-.PHONY: demo test check lint types protos proto-check bench fleet setup clean
+.PHONY: demo test check lint types protos proto-check bench fleet sanitize fuzz wheel setup clean
 
 setup: $(VENV)/.ready
 
 # Strict editable installs link files one by one: a file added or removed means installing again.
-SOURCES := $(shell git ls-files '*.py' '*.proto' '*.j2' 2>/dev/null | cksum | cut -d' ' -f1)
+SOURCES := $(shell git ls-files '*.py' '*.proto' '*.j2' '*.c' '*.h' 2>/dev/null | cksum | cut -d' ' -f1)
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(VENV)/.files-$(SOURCES)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
@@ -69,6 +72,27 @@ fleet:
 	$(COMPOSE) up --build
 	rm -rf runs/fleet && mkdir -p runs && $(COMPOSE) cp server:/runs/fleet runs/
 	$(COMPOSE) down --volumes
+
+KERNELS := compression/kernels
+sanitize:
+	mkdir -p build
+	$(CC) -std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -ffp-contract=off -DFEDPRESS_PLAIN \
+	  -I$(KERNELS) tests/compression/sanitizers/main.c $(KERNELS)/levels.c $(KERNELS)/vectors.c -o build/sanitize -lm
+	build/sanitize $(ROUNDS)
+
+SECONDS ?= 60
+fuzz: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt atheris
+	$(BIN)/python tests/compression/fuzz.py -max_total_time=$(SECONDS)
+
+# For x86-64 and aarch64 at once: cibuildwheel, as pyproject.toml says. For this platform:
+wheel: setup
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet -c constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/python -W error -c \
+	  "from fedpress.compression.native import compiled; print(compiled.__file__); assert compiled"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
