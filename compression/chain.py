@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from fedpress.compression.codec import Bytes, Context, State, Wire, part, prefixed
+from fedpress.compression.codec import Bytes, Context, State, Wire, assumed, part, prefixed
 from fedpress.compression.options import Options
 from fedpress.compression.stage import Stage
 from fedpress.compression.stream import Stream
@@ -89,8 +89,9 @@ class Chain(Options):
         sides, states, tensors = self._all_but_last(tensors, state, context, rng)
         key, last = str(len(sides)), self.stages[-1]
         wire, states[key], tensors = last.echo(tensors, part(state, key), context, rng)
-        for (stage, of), side in zip(reversed(before), reversed(sides), strict=True):
-            tensors, _ = stage.decode(Wire(side, tensors), stage.memory(of), context, of)
+        for i, (stage, of) in reversed(list(enumerate(before))):
+            remembered = assumed(stage, part(state, str(i)), of)
+            tensors, _ = stage.decode(Wire(sides[i], tensors), remembered, context, of)
         return Wire(self._joined(sides, wire.side, spec), wire.rest), prefixed(states), tensors
 
     def _all_but_last(

@@ -12,6 +12,8 @@ The laws, which one suite (``tests/compression/test_laws.py``) holds against eve
    a receiver its own together with the acknowledgement.
 6. **Contractive where it says so.** With ``contractive`` true, the squared error of a round trip is, in the mean over
    seeds, at most the squared norm of what was encoded: feedback around it cannot diverge.
+7. **Both ends remember alike.** What a receiver remembers the sender has too, under the same names in its own state,
+   and after each payload to the same bits (``assumed``).
 
 A codec is a frozen dataclass; its fields are its options. They live outside the payload, as JSON or as the one-line
 text of ``fedpress.compression.registry``.
@@ -113,3 +115,8 @@ def part(state: State, key: str) -> State:
     """The state that ``prefixed`` filed under ``key``."""
     start = f"{key}/"
     return {name[len(start) :]: array for name, array in state.items() if name.startswith(start)}
+
+
+def assumed(codec: Codec, state: State, spec: Spec) -> State:
+    """What the receiver remembers, as a sender with ``state`` knows it (law 7)."""
+    return {name: state[name] for name in codec.memory(spec)}

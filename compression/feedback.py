@@ -5,87 +5,59 @@ The sender decodes its own payload and remembers the difference. Over rounds the
 decoded is the sum of what was encoded, less the last residual. The receiver needs nothing: the inner codec's payload
 is the payload. Deviation from the papers: feedback acts on whole updates (deltas of a round), not on single
 gradients.
+
+**Fading.** A residual belongs to the model it was made on. After k rounds ``decay**k`` of it still counts, and none of
+it once ``stale`` rounds were missed (0: however many); a round is missed if the device has no acknowledged update in
+it. With ``decay`` 1 the sums telescope; 0.9 was measured better everywhere: what is left over from a larger learning
+rate, or from a model long gone, does harm when it is sent at last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from fedpress.compression.chain import Chain, finishes
+import numpy as np
+
 from fedpress.compression.codec import Context, State, Wire, part, prefixed
-from fedpress.compression.options import Options
-from fedpress.compression.stage import Stage
 from fedpress.compression.stream import Stream
+from fedpress.compression.wrapper import INNER, ROUND, Wrapper, faded
 from fedpress.errors import CodecError
 from fedpress.params import Spec, Tensors, add, subtract, zeros
 
-_RESIDUAL = "residual"
-_INNER = "inner"
+_RESIDUAL: Final = "residual"
 
 
 @dataclass(frozen=True)
-class ErrorFeedback(Options):
-    """Adds what earlier updates lost to the next one. Stands first and wraps the whole chain."""
+class ErrorFeedback(Wrapper):
+    """Adds what earlier updates lost to the next one: ``decay`` of it per round, nothing once ``stale`` were missed."""
 
-    inner: Stage | Chain
+    decay: float = 1.0
+    stale: int = 0
     id: ClassVar[str] = "ef"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.inner, Stage | Chain):
-            raise CodecError(f"Expected a stage or a chain inside 'ef', got '{self.inner.text}'.")
-        if isinstance(self.inner, Stage) and not finishes(self.inner):
-            raise CodecError(f"Expected a last stage after '{self.inner.text}' inside 'ef', such as 'raw' or 'int8'.")
-
-    @property
-    def text(self) -> str:
-        """``ef+`` and the inner text."""
-        return f"ef+{self.inner.text}"
-
-    @property
-    def commutes_with_sum(self) -> bool:
-        """As the inner codec: the receiver sees only that."""
-        return self.inner.commutes_with_sum
-
-    @property
-    def unbiased(self) -> bool:
-        """One payload alone is not what was encoded; only sums over rounds are."""
-        return False
-
-    @property
-    def contractive(self) -> bool:
-        """One payload alone may carry more of the past than of the present."""
-        return False
-
-    def memory(self, spec: Spec) -> State:
-        """The inner codec's: the receiver sees only that."""
-        return self.inner.memory(spec)
+        super().__post_init__()
+        if not 0 <= self.decay <= 1:
+            raise CodecError(f"Expected 0 <= decay <= 1, got {self.decay} (ef.decay).")
+        if self.stale < 0:
+            raise CodecError(f"Expected a number of rounds, or 0 for never, got {self.stale} (ef.stale).")
 
     def init(self, spec: Spec) -> State:
-        """A residual of zeros (4 bytes per parameter), and the inner state."""
-        return prefixed({_RESIDUAL: zeros(spec), _INNER: self.inner.init(spec)})
-
-    def rest(self, spec: Spec) -> Spec:
-        """Nothing is left."""
-        return self.inner.rest(spec)
+        """A residual of zeros (4 bytes per parameter), the round it is of, and the inner state."""
+        return {ROUND: np.array(0, np.int64), **prefixed({_RESIDUAL: zeros(spec), INNER: self.inner.init(spec)})}
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
-        """Encode ``tensors`` plus residual. Raises SpecError if the state is of another model."""
-        residual = part(state, _RESIDUAL)
-        spec = Spec.of(tensors)
-        spec.check({n: residual[n] for n in spec.names if n in residual}, "the residual of 'ef'")
-        corrected = add(tensors, residual)
-        wire, inner, arrived = self.inner.echo(corrected, part(state, _INNER), context, rng)
-        return wire, prefixed({_RESIDUAL: subtract(corrected, arrived), _INNER: inner})
+        """Encode ``tensors`` plus what still counts of the residual. Raises SpecError if that is of another model."""
+        residual = self._recall(state, _RESIDUAL, Spec.of(tensors))
+        share = np.float32(self.share(context.round - int(state[ROUND])))
+        corrected = add(tensors, residual if share == 1 else {n: share * a for n, a in residual.items()})
+        wire, inner, arrived = self.inner.echo(corrected, part(state, INNER), context, rng)
+        kept = prefixed({_RESIDUAL: subtract(corrected, arrived), INNER: inner})
+        return wire, {ROUND: np.array(context.round, np.int64), **kept}
 
-    def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
-        """As the inner codec. Raises DecodeError."""
-        return self.inner.decode(wire, state, context, spec)
-
-    def error_bound(self, tensors: Tensors) -> float:
-        """The inner codec's, for a residual of zeros."""
-        return self.inner.error_bound(tensors)
-
-    def max_bytes(self, spec: Spec) -> int:
-        """As the inner codec."""
-        return self.inner.max_bytes(spec)
+    def share(self, rounds: int) -> float:
+        """What still counts of a residual ``rounds`` later (1: none missed)."""
+        if self.stale and rounds > self.stale:
+            return 0.0
+        return faded(self.decay, rounds)

@@ -3,7 +3,8 @@
     uniform:4,stochastic=true,per=channel        id, colon, options with commas between
 
 The first field may be given by position and is always written so; of the others only those that differ from their
-default are written. Kinds of options: ``bool``, ``int``, ``float`` and ``Literal`` of strings.
+default are written. Kinds of options: ``bool``, ``int``, ``float`` and ``Literal`` of strings. A field without a
+default is no option but a part: what a wrapper wraps.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def options_of(kind: type[Options]) -> tuple[Option, ...]:
     hints = get_type_hints(kind)
     found = []
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # every Options is a dataclass
+        if field.default is dataclasses.MISSING:
+            continue
         hint = hints[field.name]
         allowed = get_args(hint) if get_origin(hint) is Literal else hint
         if not isinstance(allowed, tuple) and allowed not in _READ:
@@ -79,8 +82,11 @@ def options_of(kind: type[Options]) -> tuple[Option, ...]:
     return tuple(found)
 
 
-def read(kind: type[T], text: str) -> T:
-    """The codec of class ``kind`` with the options in ``text`` ("4,per=channel"; may be empty). Raises CodecError."""
+def read(kind: type[T], text: str, *parts: Any) -> T:
+    """The codec of class ``kind`` of these parts with the options in ``text`` ("4,per=channel"; may be empty).
+
+    Raises CodecError.
+    """
     options = {o.name: o for o in options_of(kind)}  # type: ignore[arg-type]
     given: dict[str, Any] = {}
     for position, word in enumerate(text.split(",") if text else ()):
@@ -94,18 +100,18 @@ def read(kind: type[T], text: str) -> T:
             given[name] = option.read(value)
         except (KeyError, ValueError) as error:
             raise CodecError(f"Expected {option.expected}, got '{value}' ({_id(kind)}.{name}).") from error
-    return build(kind, given)
+    return build(kind, given, *parts)
 
 
-def build(kind: type[T], given: Mapping[str, Any]) -> T:
-    """The codec of class ``kind`` with these option values; the rest are defaults. Raises CodecError."""
+def build(kind: type[T], given: Mapping[str, Any], *parts: Any) -> T:
+    """The codec of class ``kind`` of these parts with these option values; the rest are defaults. Raises CodecError."""
     options = {o.name: o for o in options_of(kind)}  # type: ignore[arg-type]
     for name, value in given.items():
         option = _known(kind, options, name)
         if not option.admits(value):
             raise CodecError(f"Expected {option.expected}, got {value!r} ({_id(kind)}.{name}).")
     values = {n: float(v) if options[n].kind is float else v for n, v in given.items()}
-    return kind(**values)
+    return kind(*parts, **values)
 
 
 def values_of(codec: Options) -> dict[str, Any]:

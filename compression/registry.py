@@ -1,9 +1,10 @@
 """Every codec by its id, and the one-line text that plans, tickets and the command line use.
 
-    ef+topk:0.01+uniform:4,stochastic=true
+    ef:0.9+topk:0.01+uniform:4,per=channel
 
-Stages stand in the order in which they encode, joined by ``+``. ``ef`` stands first and wraps all to its right. A
-chain that would leave something unsent is finished with ``raw``. Options: see ``fedpress.compression.options``.
+Stages stand in the order in which they encode, joined by ``+``. A wrapper (``ef``, ``ef21``, ``dgc``) stands first and
+wraps all to its right. A chain that would leave something unsent is finished with ``raw``. Options: see
+``fedpress.compression.options``.
 """
 
 from __future__ import annotations
@@ -13,22 +14,61 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from fedpress.compression.blockfloat import Fp8, Nf4
 from fedpress.compression.chain import Chain, finishes
 from fedpress.compression.codec import Codec
+from fedpress.compression.dgc import DGC
+from fedpress.compression.dither import Dither
 from fedpress.compression.ecsq import Ecsq
+from fedpress.compression.ef21 import EF21
 from fedpress.compression.feedback import ErrorFeedback
+from fedpress.compression.hadamard import Hadamard
 from fedpress.compression.half import Bf16, Fp16
+from fedpress.compression.lossless import Lossless
+from fedpress.compression.modular import Modular
 from fedpress.compression.options import Option, build, options_of, read, values_of
+from fedpress.compression.powersgd import PowerSGD
 from fedpress.compression.predict import Predict
+from fedpress.compression.qsgd import QSGD
 from fedpress.compression.randomk import RandomK
 from fedpress.compression.raw import Raw
+from fedpress.compression.rotation import Rotation
+from fedpress.compression.sketch import Sketch
 from fedpress.compression.stage import Stage
+from fedpress.compression.stc import STC
+from fedpress.compression.terngrad import TernGrad
 from fedpress.compression.topk import TopK
 from fedpress.compression.uniform import Uniform
+from fedpress.compression.wrapper import Wrapper
 from fedpress.errors import CodecError, closest
 from fedpress.params import Spec, TensorSpec
 
-_STAGES: Final[Mapping[str, type[Stage]]] = {c.id: c for c in (Raw, Fp16, Bf16, Uniform, TopK, RandomK, Ecsq, Predict)}
+_STAGES: Final[Mapping[str, type[Stage]]] = {
+    c.id: c
+    for c in (
+        Raw,
+        Fp16,
+        Bf16,
+        Uniform,
+        TopK,
+        RandomK,
+        Ecsq,
+        Predict,
+        Hadamard,
+        Rotation,
+        PowerSGD,
+        Sketch,
+        Modular,
+        Dither,
+        QSGD,
+        TernGrad,
+        STC,
+        Fp8,
+        Nf4,
+        Lossless,
+    )
+}
+_WRAPPERS: Final[Mapping[str, type[Wrapper]]] = {c.id: c for c in (ErrorFeedback, EF21, DGC)}
 _ALIASES: Final[Mapping[str, str]] = {
     "int8": "uniform:8",
     "int4": "uniform:4",
@@ -36,7 +76,7 @@ _ALIASES: Final[Mapping[str, str]] = {
     "sign": "uniform:1",
 }
 _LONGEST: Final = 4096
-_SAMPLE: Final = Spec((TensorSpec("sample", (2, 2)),))
+_SAMPLE: Final = Spec((TensorSpec("sample", (8, 8)),))
 
 
 class Row(NamedTuple):
@@ -51,17 +91,18 @@ class Row(NamedTuple):
 
 
 @lru_cache(256)
-def parse(text: str) -> ErrorFeedback | Chain | Stage:
+def parse(text: str) -> Wrapper | Chain | Stage:
     """The codec that ``text`` describes, always one that finishes the job. Raises CodecError."""
     if len(text) > _LONGEST:
         raise CodecError(f"Expected a codec's text of at most {_LONGEST} characters, got {len(text)}.")
     names = [name.strip() for name in text.split("+")]
-    wrapped = len(names) > 1 and names[0] == ErrorFeedback.id
+    wrapper, options = _given(names[0])
+    wrapped = len(names) > 1 and wrapper in _WRAPPERS
     stages = [_stage(name, text) for name in names[wrapped:]]
     if not finishes(stages[-1]):
         stages.append(Raw())
     codec = stages[0] if len(stages) == 1 else Chain(tuple(stages))
-    return ErrorFeedback(codec) if wrapped else codec
+    return read(_WRAPPERS[wrapper], options, codec) if wrapped else codec
 
 
 def to_json(codec: Codec) -> str:
@@ -83,7 +124,7 @@ def from_json(text: str) -> Codec:
 
 def ids() -> tuple[str, ...]:
     """All codec ids this installation can encode and decode, sorted: what a device tells a server."""
-    return tuple(sorted([*_STAGES, Chain.id, ErrorFeedback.id]))
+    return tuple(sorted([*_STAGES, *_WRAPPERS, Chain.id]))
 
 
 def ids_of(codec: Codec) -> frozenset[str]:
@@ -93,7 +134,6 @@ def ids_of(codec: Codec) -> frozenset[str]:
 
 def describe() -> tuple[Row, ...]:
     """One row per name that may stand in a codec's text, sorted."""
-    feedback = ErrorFeedback(Raw())
     rows = [
         Row(
             kind.id,
@@ -105,28 +145,35 @@ def describe() -> tuple[Row, ...]:
         )
         for kind in _STAGES.values()
     ]
-    rows.append(Row(feedback.id, _about(ErrorFeedback), (), _yes(feedback.unbiased), "as its chain", "yes"))
+    for wrapper in _WRAPPERS.values():
+        around = wrapper(Raw())
+        unbiased, summable = ("as its chain" if law else "no" for law in (around.unbiased, around.commutes_with_sum))
+        rows.append(Row(wrapper.id, _about(wrapper), options_of(wrapper), unbiased, summable, "yes"))
     return tuple(sorted(rows))
 
 
-def _stage(name: str, text: str) -> Stage:
+def _given(name: str) -> tuple[str, str]:
+    """Id and options as they stand in a text."""
     given, _, options = (part.strip() for part in name.partition(":"))
+    return given, options
+
+
+def _stage(name: str, text: str) -> Stage:
+    given, options = _given(name)
     if not given:
         raise CodecError(f"Expected codecs joined by '+', such as 'ef+topk:0.01+int8', got {text!r}.")
-    if given == ErrorFeedback.id:
-        raise CodecError(f"Expected 'ef' first, once, without options and followed by '+', got {text!r}.")
+    if given in _WRAPPERS:
+        raise CodecError(f"Expected '{given}' first, once, and followed by '+' and a chain, got {text!r}.")
     if given in _ALIASES:
         given, _, fixed = _ALIASES[given].partition(":")
         options = f"{fixed},{options}" if options else fixed
     if given not in _STAGES:
-        raise CodecError(
-            f"Unknown codec '{given}' in {text!r}. {closest(given, [*_STAGES, *_ALIASES, ErrorFeedback.id])}"
-        )
+        raise CodecError(f"Unknown codec '{given}' in {text!r}. {closest(given, [*_STAGES, *_ALIASES, *_WRAPPERS])}")
     return read(_STAGES[given], options)
 
 
 def _parts(codec: Codec) -> tuple[Codec, ...]:
-    if isinstance(codec, ErrorFeedback):
+    if isinstance(codec, Wrapper):
         return (codec.inner,)
     return codec.stages if isinstance(codec, Chain) else ()
 
@@ -134,7 +181,8 @@ def _parts(codec: Codec) -> tuple[Codec, ...]:
 def _plain(codec: Codec) -> dict[str, Any]:
     if isinstance(codec, Stage):
         return {"id": codec.id, **values_of(codec)}
-    return {"id": codec.id, "parts": [_plain(inner) for inner in _parts(codec)]}
+    options = values_of(codec) if isinstance(codec, Wrapper) else {}
+    return {"id": codec.id, **options, "parts": [_plain(inner) for inner in _parts(codec)]}
 
 
 def _built(value: Any) -> Any:
@@ -145,14 +193,15 @@ def _built(value: Any) -> Any:
         return build(_STAGES[value["id"]], given)
     if value["id"] not in ids():
         raise CodecError(f"Unknown codec '{value['id']}'. {closest(value['id'], ids())}")
-    if set(given) != {"parts"} or not isinstance(given["parts"], list):
-        raise CodecError(f"Expected only 'parts', a list of codecs, in '{value['id']}', got {sorted(given)}.")
-    parts = tuple(_built(inner) for inner in given["parts"])
+    listed = given.pop("parts", None)
+    if not isinstance(listed, list) or (given and value["id"] == Chain.id):
+        raise CodecError(f"Expected only 'parts', a list of codecs, in '{value['id']}', got {sorted(value)}.")
+    parts = tuple(_built(inner) for inner in listed)
     if value["id"] == Chain.id:
         return Chain(parts)
     if len(parts) != 1:
-        raise CodecError(f"Expected one codec inside 'ef', got {len(parts)}.")
-    return ErrorFeedback(parts[0])
+        raise CodecError(f"Expected one codec inside '{value['id']}', got {len(parts)}.")
+    return build(_WRAPPERS[value["id"]], given, parts[0])
 
 
 def _about(kind: type) -> str:
@@ -164,17 +213,17 @@ def _yes(holds: bool) -> str:
 
 
 def _law(kind: type[Stage], law: str) -> str:
-    """How ``law`` depends on the options: tried with the defaults, and with each switch turned."""
+    """How ``law`` depends on the options: tried with the defaults, and with each switch and word turned."""
     holds = bool(getattr(kind(), law))
     for option in options_of(kind):
-        if option.kind is bool:
-            turned = kind(**{option.name: option.default == "false"})
-            if bool(getattr(turned, law)) != holds:
-                return f"with {option.name}=true"
+        words = option.kind if isinstance(option.kind, tuple) else ("true", "false") if option.kind is bool else ()
+        turned = {word: bool(getattr(kind(**{option.name: option.read(word)}), law)) for word in words}
+        if len(set(turned.values())) > 1:
+            return f"with {option.name}={next(word for word, so in turned.items() if so)}"
     return _yes(holds)
 
 
-for _kind in _STAGES.values():
+for _kind in (*_STAGES.values(), *_WRAPPERS.values()):
     options_of(_kind)  # raises TypeError for an option without a text form
 for _alias in _ALIASES:
     parse(_alias)

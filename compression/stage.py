@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from fedpress.compression.codec import NOTHING, Context, State, Wire
+from fedpress.compression.codec import NOTHING, Context, State, Wire, assumed
 from fedpress.compression.options import Options
 from fedpress.compression.stream import Stream
 from fedpress.params import Spec, Tensors
@@ -51,7 +51,8 @@ class Stage(Options, ABC):
     def echo(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State, Tensors]:
         """``encode``, and what a receiver will make of it: what feedback needs. Of a stage that leaves nothing."""
         wire, new = self.encode(tensors, state, context, rng)
-        return wire, new, self.decode(wire, self.memory(Spec.of(tensors)), context, Spec.of(tensors))[0]
+        spec = Spec.of(tensors)
+        return wire, new, self.decode(wire, assumed(self, state, spec), context, spec)[0]
 
     @abstractmethod
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:

@@ -65,7 +65,7 @@ class _Writer:
         self.low = value
         for _ in range(5):
             self.shift()
-        return bytes(self.out).rstrip(b"\0")
+        return bytes(self.out)
 
 
 class _Reader:
@@ -293,9 +293,10 @@ def levels_encode(
     head = bytes((density, min(255, big * 256 // full if full else 0)))
     writer = _Writer()
     _all_parts(_Coder(writer.code, False, model, head, _LIMIT), levels.tolist(), hint, parts)
-    data = (head + writer.end()) if len(writer.out) <= out.size else bytes(out.size + 1)
-    data = _stripped(data)
-    out[: len(data)] = np.frombuffer(data[: out.size], np.uint8)
+    data = head + writer.end()
+    if len(data) <= out.size:
+        data = _stripped(data)
+        out[: len(data)] = np.frombuffer(data, np.uint8)
     return len(data)
 
 

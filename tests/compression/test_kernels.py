@@ -47,6 +47,10 @@ def test_levels(chunk: tuple[Array, Array | None, Array], model: int, flips: lis
         found = np.zeros_like(levels)
         assert decode(data, hint, parts, model, 32767, found)
         assert np.array_equal(found, levels)
+    for room in range(max(2, size - 3), size + 8):
+        assert kernels.levels_encode(levels, hint, parts, model, out[:room]) == twin.levels_encode(
+            levels, hint, parts, model, other[:room]
+        )
     for flip in flips:
         data[flip // 8 % size] ^= 1 << flip % 8
     one, two = np.zeros_like(levels), np.zeros_like(levels)

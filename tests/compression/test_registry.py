@@ -7,6 +7,8 @@ import json
 import pytest
 
 from fedpress.compression.chain import Chain
+from fedpress.compression.dgc import DGC
+from fedpress.compression.ef21 import EF21
 from fedpress.compression.feedback import ErrorFeedback
 from fedpress.compression.payload import seal
 from fedpress.compression.randomk import RandomK
@@ -33,6 +35,10 @@ from fedpress.params import Spec, zeros
         ("randomk:1e-05,unbiased=false", Chain((RandomK(1e-5, False), Raw())), "randomk:1e-05,unbiased=false+raw"),
         ("ef+topk:0.02+int8", ErrorFeedback(Chain((TopK(0.02), Uniform()))), "ef+topk:0.02+uniform:8"),
         ("ef+sign", ErrorFeedback(Uniform(1)), "ef+uniform:1"),
+        (" ef : decay = 1.0 + sign", ErrorFeedback(Uniform(1)), "ef+uniform:1"),
+        ("ef:stale=3+sign", ErrorFeedback(Uniform(1), stale=3), "ef:1.0,stale=3+uniform:1"),
+        ("ef21+int8", EF21(Uniform()), "ef21+uniform:8"),
+        ("dgc:0.9,warmup=4+topk", DGC(Chain((TopK(), Raw())), 0.9, 4), "dgc:0.9,warmup=4+topk:0.01+raw"),
     ],
 )
 def test_understood(text: str, codec: Raw, canonical: str) -> None:
@@ -56,7 +62,10 @@ def test_understood(text: str, codec: Raw, canonical: str) -> None:
         ("ef+", "Expected codecs joined by"),
         ("ef+ef+int8", "Expected 'ef' first"),
         ("topk+ef+int8", "Expected 'ef' first"),
-        ("ef:1+int8", "Expected 'ef' first"),
+        ("ef:0.9", "Expected 'ef' first"),
+        ("ef+ef21+int8", "Expected 'ef21' first"),
+        ("ef:1.1+int8", r"0 <= decay <= 1, got 1.1 \(ef.decay\)"),
+        ("ef:decoy=1+int8", "Unknown option 'decoy' of 'ef'. Did you mean 'decay'"),
         ("topk:0", r"0 < density <= 1, got 0.0 \(topk.density\)"),
         ("topk:nan", "0 < density <= 1, got nan"),
         ("topk:dense=1", "Unknown option 'dense' of 'topk'. Did you mean 'density'"),
@@ -95,6 +104,9 @@ def test_refused(text: str, words: str) -> None:
         ({"id": "chain", "parts": [{"id": "ef", "parts": [{"id": "raw"}]}, {"id": "raw"}]}, "'ef' stands first"),
         ({"id": "chain", "stages": []}, "only 'parts'"),
         ({"id": "ef", "parts": []}, "one codec inside 'ef'"),
+        ({"id": "ef", "decay": 2, "parts": [{"id": "raw"}]}, "0 <= decay <= 1"),
+        ({"id": "ef21", "decay": 1, "parts": [{"id": "raw"}]}, "Unknown option 'decay' of 'ef21'"),
+        ({"id": "dgc"}, "'parts', a list of codecs, in 'dgc'"),
         ({"id": "ef", "parts": [{"id": "topk"}]}, "Expected a last stage after 'topk:0.01' inside 'ef'"),
         ({"id": "ef", "parts": [{"id": "ef", "parts": [{"id": "raw"}]}]}, "a stage or a chain inside 'ef'"),
     ],
@@ -105,7 +117,32 @@ def test_refused_json(value: object, words: str) -> None:
 
 
 def test_ids() -> None:
-    assert ids() == ("bf16", "chain", "ecsq", "ef", "fp16", "predict", "randomk", "raw", "topk", "uniform")
+    assert ids() == (
+        "bf16",
+        "chain",
+        "dgc",
+        "dither",
+        "ecsq",
+        "ef",
+        "ef21",
+        "fp16",
+        "fp8",
+        "hadamard",
+        "lossless",
+        "modular",
+        "nf4",
+        "powersgd",
+        "predict",
+        "qsgd",
+        "randomk",
+        "raw",
+        "rotation",
+        "sketch",
+        "stc",
+        "terngrad",
+        "topk",
+        "uniform",
+    )
     assert ids_of(parse("ef+topk:0.1+int8")) == {"ef", "chain", "topk", "uniform"}
     assert ids_of(parse("int8")) == {"uniform"}
 
@@ -120,18 +157,22 @@ def test_described() -> None:
     ]
     assert rows["uniform"].unbiased == "with stochastic=true"
     assert rows["randomk"].unbiased == "with unbiased=true"
-    assert {name for name, row in rows.items() if row.summable == "yes"} == {"raw", "randomk"}
-    assert {name for name, row in rows.items() if row.stateful == "yes"} == {"ef"}
+    assert rows["rotation"].unbiased == "with scale=unbiased"
+    assert {name for name, row in rows.items() if row.summable == "yes"} == {
+        "hadamard",
+        "modular",
+        "randomk",
+        "raw",
+        "sketch",
+    }
+    assert {name for name, row in rows.items() if row.stateful == "yes"} == {"dgc", "ef", "ef21", "powersgd"}
     assert all(row.about.endswith(".") for row in rows.values())
 
 
 def test_only_linear_chains_may_be_summed() -> None:
-    summable = [
-        t
-        for t in ("randomk:0.1", "randomk:0.1+int8", "topk:0.1", "ef+randomk:0.1", "int8", "raw")
-        if parse(t).commutes_with_sum
-    ]
-    assert summable == ["randomk:0.1", "ef+randomk:0.1", "raw"]
+    fed_back = "ef+randomk:0.1,unbiased=false"
+    texts = ("randomk:0.1", "randomk:0.1+int8", "topk:0.1", fed_back, "ef21+raw", "int8", "raw")
+    assert [t for t in texts if parse(t).commutes_with_sum] == ["randomk:0.1", fed_back, "raw"]
 
 
 def test_an_unfinished_codec_seals_nothing() -> None:
