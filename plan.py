@@ -7,10 +7,11 @@ name. Overrides are ``section.key=value`` with a TOML value (bare words are take
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,6 +23,8 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
+#: In place of a codec: chosen for each client and round.
+AUTO: Final = "auto"
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -85,6 +88,7 @@ class StrategySection(_Section):
 
     name: str = Field("fedavg", description="see `fedpress plan explain strategy`")
     weighting: Literal["examples", "uniform"] = Field("examples", description="weight of a client's update")
+    lr: float = Field(0.0, ge=0, le=10, description="the server's learning rate; 0: 1.2 with ecsq uploads, otherwise 1")
     personal: tuple[str, ...] = Field(
         (), description="fedper: patterns of tensors that stay on the device, like head.*"
     )
@@ -93,20 +97,27 @@ class StrategySection(_Section):
 class Upload(_Section):
     """Device to server."""
 
-    codec: str = Field("ef+topk:0.02+int8", description="the update's codec chain")
+    codec: str = Field("ef:0.9+predict:0.5+ecsq:3", description="the update's codec chain; auto: per client and round")
+    rate_end: float = Field(0.0, ge=0, description="rate of ecsq or dither in the last round, linearly; 0: constant")
 
     @field_validator("codec")
     @classmethod
     def _known(cls, text: str) -> str:
-        return _codec(text)
+        return text if text == AUTO else _codec(text)
+
+    @model_validator(mode="after")
+    def _rated(self) -> Self:
+        if self.rate_end and self.codec != AUTO and not re.search(r"\b(ecsq|dither)\b", self.codec):
+            raise ValueError(f"expected upload.rate_end = 0 with the codec '{self.codec}', which has no rate")
+        return self
 
 
 class Download(_Section):
     """Server to device."""
 
-    codec: str = Field("int8", description="the codec of deltas (or of whole models in mode full)")
+    codec: str = Field("ecsq:3,ladder=true", description="the codec of deltas (or of whole models in mode full)")
     mode: Literal["delta", "full"] = Field("delta", description="send what changed since the device's version, or all")
-    history: int = Field(20, ge=1, description="versions whose deltas are kept for devices that missed rounds")
+    history: int = Field(50, ge=1, description="versions whose deltas are kept for devices that missed rounds")
 
     @field_validator("codec")
     @classmethod
@@ -143,6 +154,7 @@ class Server(_Section):
     long_poll_s: float = Field(20.0, ge=0, description="how long a request for work is held")
     chunk_bytes: int = Field(65536, ge=1024, le=1 << 20, description="largest chunk on the wire")
     max_streams: int = Field(8, ge=1, description="uploads read at the same time; others wait")
+    memory_mb: int = Field(1024, ge=0, description="MiB of its store for codecs with memory per client, such as ef21")
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
@@ -199,6 +211,12 @@ class Plan(_Section):
     def cohort_size(self, enrolled: int) -> int:
         """Clients whose updates make a round, of ``enrolled``: at least one."""
         return max(1, round(self.cohort.fraction * enrolled))
+
+    @property
+    def server_lr(self) -> float:
+        """The server's learning rate: as given, or what makes good the length that ``ecsq`` takes from updates."""
+        shortened = self.upload.codec == AUTO or re.search(r"\becsq\b", self.upload.codec)
+        return self.strategy.lr or (1.2 if shortened else 1.0)
 
     @property
     def directory(self) -> Path:

@@ -48,7 +48,7 @@ def load(module: torch.nn.Module, tensors: Tensors) -> None:
         for name, array in tensors.items():
             if name not in state or tuple(state[name].shape) != tuple(array.shape):
                 raise TaskError(f"Tensor '{name}' {list(array.shape)} does not fit the model of this task.")
-            state[name].copy_(torch.from_numpy(np.asarray(array, order="C")))
+            state[name].copy_(torch.from_numpy(np.require(array, requirements=["C", "W"])))
 
 
 def spec_of(module: torch.nn.Module) -> Spec:

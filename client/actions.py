@@ -10,9 +10,7 @@ from fedpress.protos import fleet_pb2 as pb
 
 @dataclass(frozen=True)
 class DoEnrol:
-    """Enrol; ``fresh``: as somebody new, since the server does not know the old identity."""
-
-    fresh: bool
+    """Enrol with the device's key: a server that knows it knows the device."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Train:
 class Decline:
     """Give the ticket back."""
 
-    ticket: str
+    ticket: bytes
     reason: str
 
 
@@ -56,14 +54,14 @@ class Decline:
 class AskOffset:
     """Ask how much of the pending update the server holds."""
 
-    ticket: str
+    ticket: bytes
 
 
 @dataclass(frozen=True)
 class Push:
     """Send the pending update from ``offset`` on."""
 
-    ticket: str
+    ticket: bytes
     offset: int
 
 
@@ -71,15 +69,16 @@ class Push:
 class Commit:
     """Make the pending state the state."""
 
-    ticket: str
+    ticket: bytes
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Forget the pending update; the old residual stays."""
+    """Forget the pending update; the old residual stays, unless ``anew``: then the codec forgets it too."""
 
-    ticket: str
+    ticket: bytes
     reason: str
+    anew: bool = False
 
 
 @dataclass(frozen=True)

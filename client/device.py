@@ -18,6 +18,7 @@ from fedpress.client import actions, events
 from fedpress.client.link import Link
 from fedpress.client.notes import Kind
 from fedpress.client.notes import Note as Note
+from fedpress.client.probe import Probe
 from fedpress.client.session import Session
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.client.vault import Identity, Vault
@@ -29,9 +30,12 @@ from fedpress.errors import BudgetSpent, DecodeError, FedpressError, Refused, Se
 from fedpress.params import Spec, TensorSpec, content_hash
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
+from fedpress.protos.names import metrics_of, short
 
 #: Most bytes a ticket's recipe may have: so many uncompressed models, and room for headers of small ones.
 _RECIPE_MODELS, _RECIPE_SLACK = 8, 1 << 20
+#: The share by which a link's rate must have changed to be told again.
+_MATERIAL: Final = 0.25
 
 
 class Device:
@@ -39,7 +43,7 @@ class Device:
 
     ``name``: what people call it, unique in the run; its random draws depend on it. ``task``: what it has data for.
     ``patience``: seconds it waits for work in one call; None: as long as the server holds it. ``stop``: set it, and the
-    device ends after the action in hand. ``sleep`` and ``clock`` (seconds, monotonic) are arguments for simulations.
+    device ends after the action in hand. ``sleep``, ``clock`` (seconds, monotonic) and ``probe`` are for simulations.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Device:
         listener: Callable[[Note], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
+        probe: Probe | None = None,
     ) -> None:
         self.name = name
         self.session = Session(Stream.of(name, "backoff"))
@@ -68,11 +73,13 @@ class Device:
         self._listener = listener
         self._clock = clock
         self._sleep = self._stop.wait if sleep is None else sleep
+        self._probe = probe
         self._seed = 0
         self._round = 0
         self._may_begin_anew = True
         self._part = bytearray()
-        self._blobs: dict[str, bytearray] = {}
+        self._blobs: dict[bytes, bytearray] = {}
+        self._told = pb.LinkRates()
 
     @property
     def stopped(self) -> actions.Stop | None:
@@ -113,28 +120,29 @@ class Device:
             self._say("done", after.reason)
         return action
 
-    def _enrol(self, action: actions.DoEnrol) -> events.Event:
+    def _enrol(self, _: actions.DoEnrol) -> events.Event:
         known = self._vault.identity
         if known is None or known.server != self._link.server:
             known = Identity("", secrets.token_hex(16), self._link.server, "", Spec(()))
             self._vault.enrol(known)  # before the call: should its reply be lost, the same key finds the same place
+        capabilities = self._capabilities()
         reply = self._link.enrol(
             pb.EnrolRequest(
                 protocol=PROTOCOL,
                 name=self.name,
-                client_id="" if action.fresh else known.client_id,
-                key=known.key,
-                capabilities=self._capabilities(),
+                key=bytes.fromhex(known.key),
+                capabilities=capabilities,
                 task=self._task,
-                spec_hash=self._trainer.spec.hash,
+                spec_hash=bytes.fromhex(self._trainer.spec.hash),
             )
         )
         if reply.protocol != PROTOCOL:
             raise Refused("FAULT_PROTOCOL", f"The server speaks protocol {reply.protocol}, this device {PROTOCOL}.")
         spec = Spec(tuple(TensorSpec(t.name, tuple(t.shape), t.dtype) for t in reply.spec))
         check_spec(spec, self._trainer.spec)
-        self._link.authenticate(reply.client_id, reply.key)
-        self._vault.enrol(Identity(reply.client_id, reply.key, self._link.server, reply.run_id, spec))
+        self._link.authenticate(reply.key)
+        self._told = capabilities.link
+        self._vault.enrol(Identity(reply.client_id, reply.key.hex(), self._link.server, reply.run_id, spec))
         self._seed = reply.seed
         if self._patience is None:
             self._patience = max(0.0, reply.long_poll_seconds)
@@ -142,7 +150,7 @@ class Device:
         if not self._vault.model_hash:
             self._begin(spec)
         pending = self._vault.pending
-        return events.Enrolled(self._vault.model_hash, pending.header.ticket if pending else "")
+        return events.Enrolled(self._vault.model_hash, pending.header.ticket if pending else b"")
 
     def _begin(self, spec: Spec) -> None:
         """Hold the run's first version, which comes from its seed."""
@@ -151,14 +159,15 @@ class Device:
         self._vault.hold(made, content_hash(made))
 
     def _ask_work(self, action: actions.AskWork) -> events.Event:
-        request = pb.WorkRequest(
-            held_model=action.held, capabilities=self._capabilities(), wait_seconds=self._patience or 0.0
-        )
+        rates = self._rates()
+        news = rates if _differ(rates, self._told) else None
+        request = pb.WorkRequest(held=short(action.held), link=news, wait_seconds=self._patience or 0.0)
         reply = self._link.get_work(request)
+        self._told = self._told if news is None else news
         if action.held and self._may_begin_anew and _whole(reply) and self._vault.identity is not None:
             self._begin(self._vault.identity.spec)  # the server has forgotten what is held, not what the run began with
             if self._vault.model_hash != action.held:
-                request.held_model, request.wait_seconds = self._vault.model_hash, 0.0
+                request.held, request.wait_seconds = short(self._vault.model_hash), 0.0
                 reply = self._link.get_work(request)
             self._may_begin_anew = not _whole(reply)
         kind = reply.WhichOneof("answer")
@@ -168,9 +177,18 @@ class Device:
             )
         if kind == "ticket":
             self._round = reply.ticket.round
+            self._unpack(reply.ticket)
             wanted = {blob.hash for blob in reply.ticket.recipe}
             self._blobs = {name: data for name, data in self._blobs.items() if name in wanted}
         return _ANSWERS[kind](reply)
+
+    def _unpack(self, ticket: pb.Ticket) -> None:
+        """Take in the blobs that came along, as if they had been fetched."""
+        for blob in ticket.recipe:
+            if blob.data:
+                blob.hash, blob.size = hashlib.sha256(blob.data).digest(), len(blob.data)
+                self._blobs[blob.hash] = bytearray(blob.data)
+                blob.ClearField("data")
 
     def _fetch(self, action: actions.Fetch) -> events.Event:
         blob, part = action.blob, self._part
@@ -178,17 +196,17 @@ class Device:
         if blob.hash in self._blobs:
             return events.GotBlob()
         limit = _RECIPE_MODELS * self._trainer.spec.nbytes + _RECIPE_SLACK
-        if blob.bytes + sum(map(len, self._blobs.values())) > limit:
+        if blob.size + sum(map(len, self._blobs.values())) > limit:
             raise Refused("FAULT_MALFORMED", f"The server offers more than {limit} bytes for a model of this size.")
         for chunk in self._link.fetch(blob.hash, action.offset):
             part += chunk
-            if len(part) > blob.bytes:
+            if len(part) > blob.size:
                 break
-        if len(part) != blob.bytes or hashlib.sha256(part).hexdigest() != blob.hash:
+        if len(part) != blob.size or hashlib.sha256(part).digest() != blob.hash:
             self._say("refused", f"A blob arrived with {len(part)} bytes that are not those of its hash; once more.")
             return events.BadBlob()
         self._blobs[blob.hash], self._part = part, bytearray()
-        self._say("fetched", f"{blob.bytes} bytes, {blob.codec}.")
+        self._say("fetched", f"{blob.size} bytes, {blob.codec}.")
         return events.GotBlob()
 
     def _rebuild(self, action: actions.Rebuild) -> events.Event:
@@ -197,15 +215,16 @@ class Device:
             raise VaultError(f"Expected an identity in '{vault.directory}'.")
         blobs = [(blob.codec, blob.full, memoryview(self._blobs[blob.hash])) for blob in ticket.recipe]
         self._blobs = {}
-        if not blobs and vault.model_hash and vault.model_hash == ticket.model:
+        model_hash = ticket.model.hex()
+        if not blobs and model_hash and vault.model_hash == model_hash:
             return events.Rebuilt()
         try:
-            made = rebuild(vault.model or None, vault.model_hash, blobs, vault.identity.spec, ticket.model)
+            made = rebuild(vault.model or None, vault.model_hash, blobs, vault.identity.spec, model_hash)
         except (DecodeError, SpecError) as error:
             vault.let_go()
             self._say("refused", f"The model could not be rebuilt: {error}")
             return events.RebuildFailed(f"the model could not be rebuilt: {error}")
-        vault.hold(made.model, ticket.model, made.change if ticket.recipe[-1].step else None)
+        vault.hold(made.model, model_hash, made.change if ticket.recipe[-1].step else None)
         return events.Rebuilt()
 
     def _train(self, action: actions.Train) -> events.Event:
@@ -221,6 +240,7 @@ class Device:
                 self._seed,
                 self.name,
                 self._clock,
+                self._probe,
             )
         except BudgetSpent as error:
             return events.CannotTrain(str(error))
@@ -234,7 +254,7 @@ class Device:
         report = outcome.pending.header.report
         told = f"loss {report.loss:.4f}, " if report.loss else ""
         told += f"epsilon {report.epsilon:.3f}, " if report.epsilon else ""
-        told += "".join(f"{name} of what arrived {value:.4f}, " for name, value in sorted(report.metrics.items()))
+        told += "".join(f"{name} of what arrived {value:.4f}, " for name, value in sorted(metrics_of(report).items()))
         kind: Kind = "evaluated" if ticket.work == pb.WORK_EVALUATE else "trained"
         self._say(kind, f"{told}{report.examples} examples, {len(outcome.pending.payload)} bytes to send.")
         return events.Trained()
@@ -251,7 +271,7 @@ class Device:
     def _push(self, action: actions.Push) -> events.Event:
         pending = self._vault.pending
         if pending is None or pending.header.ticket != action.ticket:
-            raise VaultError(f"Expected the update for ticket '{action.ticket}' in '{self._vault.directory}'.")
+            raise VaultError(f"Expected the update for ticket {action.ticket.hex()} in '{self._vault.directory}'.")
         header = pb.PushHeader()
         header.CopyFrom(pending.header)
         header.offset = action.offset
@@ -264,6 +284,8 @@ class Device:
         return events.Settled()
 
     def _drop(self, action: actions.Drop) -> events.Event:
+        if action.anew:
+            self._vault.forget()
         self._vault.drop(action.ticket)
         self._say("dropped", action.reason)
         return events.Settled()
@@ -273,20 +295,26 @@ class Device:
         return events.Rested()
 
     def _capabilities(self) -> pb.Capabilities:
-        traffic = self._link.traffic
         return pb.Capabilities(
             codecs=registry.ids(),
             trainers=[self._trainer.name],
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             cores=os.cpu_count() or 0,
             device_class=self._device_class,
-            link_up_bytes_per_s=traffic.up.bytes_per_s,
-            link_down_bytes_per_s=traffic.down.bytes_per_s,
+            link=self._rates(),
         )
+
+    def _rates(self) -> pb.LinkRates:
+        return pb.LinkRates(up=self._link.traffic.up.bytes_per_s, down=self._link.traffic.down.bytes_per_s)
 
     def _say(self, kind: Kind, text: str) -> None:
         if self._listener is not None:
             self._listener(Note(kind, text, self._round))
+
+
+def _differ(now: pb.LinkRates, told: pb.LinkRates) -> bool:
+    """A link has changed enough to say so."""
+    return any(abs(new - old) > _MATERIAL * old for new, old in ((now.up, told.up), (now.down, told.down)))
 
 
 def _whole(reply: pb.WorkReply) -> bool:

@@ -13,7 +13,7 @@ class Enrolled:
     """In. ``held``: hash of the model on the device; ``pending``: ticket of an update not yet acknowledged."""
 
     held: str = ""
-    pending: str = ""
+    pending: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from fedpress.client.link import Traffic
 from fedpress.errors import PlanError, Refused, ServerGone
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.protos.calls import CALLS, CLIENT_KEY, FAULT_KEY, RETRY_KEY, SECRET_KEY, Call
+from fedpress.protos.calls import CALLS, FAULT_KEY, IDENTITY_KEY, RETRY_KEY, SMALL_BYTES, Call, head_bytes
 
 #: The largest chunk any server may ask for (``server.chunk_bytes``), and room for the rest of a message.
 MAX_CHUNK: Final = 1 << 20
@@ -61,7 +61,7 @@ class GrpcLink:
         self.server = _host(address)
         self._address = address
         self._chunk = MAX_CHUNK
-        self._identity: tuple[tuple[str, str], ...] = ()
+        self._identity: tuple[tuple[str, bytes], ...] = ()
         options, none = _OPTIONS, grpc.Compression.NoCompression
         if root_certs is not None:
             roots = grpc.ssl_channel_credentials(root_certificates=_read(root_certs))
@@ -81,16 +81,16 @@ class GrpcLink:
         self._chunk = min(max(reply.chunk_bytes, 1024), MAX_CHUNK)
         return reply
 
-    def authenticate(self, client_id: str, key: str) -> None:
-        """Send this identity with every later call."""
-        self._identity = ((CLIENT_KEY, client_id), (SECRET_KEY, key))
+    def authenticate(self, key: bytes) -> None:
+        """Send this key with every later call."""
+        self._identity = ((IDENTITY_KEY, key),)
 
     def get_work(self, request: pb.WorkRequest) -> pb.WorkReply:
         """Ask for work."""
         reply: pb.WorkReply = self._call("GetWork", request, CALL_SECONDS + request.wait_seconds)
         return reply
 
-    def fetch(self, blob: str, offset: int) -> Iterator[bytes]:
+    def fetch(self, blob: bytes, offset: int) -> Iterator[bytes]:
         """Chunks of a blob from ``offset`` on. The rate counts the time spent waiting for the link only."""
         request = pb.FetchRequest(hash=blob, offset=offset)
         size, waited = 0, 0.0
@@ -110,7 +110,7 @@ class GrpcLink:
             chunks.cancel()  # for a caller that had enough; after the last chunk it does nothing
             self.traffic.down.measured(size, waited)
 
-    def offset(self, ticket: str) -> pb.OffsetReply:
+    def offset(self, ticket: bytes) -> pb.OffsetReply:
         """How much of this ticket's update the server holds."""
         reply: pb.OffsetReply = self._call("Offset", pb.OffsetRequest(ticket=ticket))
         return reply
@@ -118,11 +118,11 @@ class GrpcLink:
     def push(self, header: pb.PushHeader, payload: bytes) -> pb.PushReply:
         """Send ``payload[header.offset:]`` in chunks."""
         began = time.monotonic()
-        reply: pb.PushReply = self._call("Push", _parts(header, payload, self._chunk), STREAM_SECONDS)
+        reply: pb.PushReply = self._call("Push", push_parts(header, payload, self._chunk), STREAM_SECONDS)
         self.traffic.up.measured(len(payload) - header.offset, time.monotonic() - began)
         return reply
 
-    def decline(self, ticket: str, reason: str) -> pb.DeclineReply:
+    def decline(self, ticket: bytes, reason: str) -> pb.DeclineReply:
         """Give a ticket back."""
         reply: pb.DeclineReply = self._call("Decline", pb.DeclineRequest(ticket=ticket, reason=reason))
         return reply
@@ -157,7 +157,7 @@ class GrpcLink:
             raise self._fault(error) from error
 
     def _start(self, name: str, request: Any, seconds: float) -> Any:
-        self.traffic.count_head(CALLS[name].head_bytes(self._identity))
+        self.traffic.count_head(head_bytes(self._identity))
         try:
             return self._calls[name](request, timeout=seconds, metadata=self._identity)
         except ValueError as error:  # gRPC's word for a channel that was closed before the call
@@ -176,7 +176,11 @@ class GrpcLink:
         return Refused("FAULT_UNSPECIFIED", f"{code.name}: {message}")
 
 
-def _parts(header: pb.PushHeader, payload: bytes, chunk: int) -> Iterator[pb.PushPart]:
+def push_parts(header: pb.PushHeader, payload: bytes, chunk: int) -> Iterator[pb.PushPart]:
+    """The messages that carry ``payload[header.offset:]``, the header in the first."""
+    if len(payload) - header.offset <= min(chunk, SMALL_BYTES):
+        yield pb.PushPart(header=header, data=payload[header.offset :])
+        return
     yield pb.PushPart(header=header)
     for at in range(header.offset, len(payload), chunk):
         yield pb.PushPart(data=payload[at : at + chunk])

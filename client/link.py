@@ -2,8 +2,8 @@
 
 ``GrpcLink`` carries them over a socket; a simulation's inline engine carries them through a function call. Both count
 each message as gRPC would send it, its serialised bytes and the five bytes of the gRPC frame in front (compression
-flag and length), and with each call its path and the device's identity. HTTP/2's own framing and TCP are outside this
-count.
+flag and length), and with each call the device's identity. HTTP/2's own framing, the path, which it sends once per
+connection, and TCP are outside this count.
 """
 
 from __future__ import annotations
@@ -71,22 +71,22 @@ class Link(Protocol):
     def enrol(self, request: pb.EnrolRequest) -> pb.EnrolReply:
         """Join, or show an earlier identity. Takes the size of chunks from the reply."""
 
-    def authenticate(self, client_id: str, key: str) -> None:
-        """Send this identity with every later call."""
+    def authenticate(self, key: bytes) -> None:
+        """Send this key with every later call: it says who calls, and proves it."""
 
     def get_work(self, request: pb.WorkRequest) -> pb.WorkReply:
         """Ask for work; held by the server up to ``request.wait_seconds``."""
 
-    def fetch(self, blob: str, offset: int) -> Iterator[bytes]:
-        """The bytes of the blob with this SHA-256 (hex) from ``offset`` on, in order, in chunks."""
+    def fetch(self, blob: bytes, offset: int) -> Iterator[bytes]:
+        """The bytes of the blob with this SHA-256 from ``offset`` on, in order, in chunks."""
 
-    def offset(self, ticket: str) -> pb.OffsetReply:
+    def offset(self, ticket: bytes) -> pb.OffsetReply:
         """How much of this ticket's update the server holds."""
 
     def push(self, header: pb.PushHeader, payload: bytes) -> pb.PushReply:
         """Send ``payload[header.offset:]``. Returning means: durable on the server."""
 
-    def decline(self, ticket: str, reason: str) -> pb.DeclineReply:
+    def decline(self, ticket: bytes, reason: str) -> pb.DeclineReply:
         """Give a ticket back."""
 
     def release(self, device_class: str) -> pb.Release:

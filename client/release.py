@@ -23,16 +23,16 @@ def fetch_release(link: Link, vault: Vault, device_class: str, to: Path) -> pb.R
     identity = vault.identity
     if identity is None:
         raise VaultError(f"Expected a device that took part in a run, found no identity in '{vault.directory}'.")
-    link.authenticate(identity.client_id, identity.key)
+    link.authenticate(bytes.fromhex(identity.key))
     release = link.release(device_class)
-    if release.bytes > LARGEST:
-        raise DecodeError(f"The server offers {release.bytes} bytes; this device takes {LARGEST} at most.")
+    if release.size > LARGEST:
+        raise DecodeError(f"The server offers {release.size} bytes; this device takes {LARGEST} at most.")
     data = bytearray()
     for chunk in link.fetch(release.hash, 0):
         data += chunk
-        if len(data) > release.bytes:
+        if len(data) > release.size:
             break
-    if len(data) != release.bytes or hashlib.sha256(data).hexdigest() != release.hash:
+    if len(data) != release.size or hashlib.sha256(data).digest() != release.hash:
         raise DecodeError("The release arrived damaged: its bytes do not have its hash. Fetch it again.")
     fresh = to.with_name(to.name + ".new")
     fresh.write_bytes(data)

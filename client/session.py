@@ -6,7 +6,7 @@
 The action is a function of the state, and each has its own answers. The whole machine:
 
     state       action             answers, and the state they lead to
-    NEW         DoEnrol(fresh)     Enrolled -> RESUMING if an update is pending, else IDLE
+    NEW         DoEnrol            Enrolled -> RESUMING if an update is pending, else IDLE
     IDLE        AskWork(held)      GotTicket -> FETCHING, or REBUILDING with nothing to fetch;
                                    GotWait -> IDLE after a pause; GotFinished -> DONE
     FETCHING    Fetch(blob, off)   GotBlob -> FETCHING the next, REBUILDING after the last; BadBlob -> FETCHING from 0
@@ -60,23 +60,25 @@ class State(Enum):
 
 
 class Answer(Enum):
-    """What a device does about a refusal. All but DROP and STOP pause first, so that no server is hammered."""
+    """What a device does about a refusal. All but DROP, ANEW and STOP pause first, so that no server is hammered."""
 
     AGAIN = auto()  # the same call again
     ASK = auto()  # let go of the ticket and ask for work
     OFFSET = auto()  # ask how much of the update has arrived, and go on from there
     ENROL = auto()  # enrol anew
     DROP = auto()  # forget the update, keep the old residual, go on
+    ANEW = auto()  # forget the update and what the codec remembers, go on
     STOP = auto()  # say why and end
 
 
 CALLING: Final = (State.NEW, State.IDLE, State.FETCHING, State.DECLINING, State.RESUMING, State.PUSHING)
-_A, _K, _O, _E, _D, _S = Answer.AGAIN, Answer.ASK, Answer.OFFSET, Answer.ENROL, Answer.DROP, Answer.STOP
+_A, _K, _O, _E, _S = Answer.AGAIN, Answer.ASK, Answer.OFFSET, Answer.ENROL, Answer.STOP
+_D, _N = Answer.DROP, Answer.ANEW
 _ROWS: Final[Mapping[str, tuple[Answer, ...]]] = {
     # fault                    NEW IDLE FETCHING DECLINING RESUMING PUSHING
     "FAULT_UNSPECIFIED":      (_A, _A, _A, _K, _A, _O),
     "FAULT_PROTOCOL":         (_S, _S, _S, _S, _S, _S),
-    "FAULT_NOT_ENROLLED":     (_E, _E, _E, _E, _E, _E),
+    "FAULT_NOT_ENROLLED":     (_S, _E, _E, _E, _E, _E),
     "FAULT_INCAPABLE":        (_S, _S, _S, _S, _S, _S),
     "FAULT_UNKNOWN_TICKET":   (_A, _A, _K, _K, _D, _D),
     "FAULT_STALE_ROUND":      (_A, _A, _K, _K, _D, _D),
@@ -87,6 +89,7 @@ _ROWS: Final[Mapping[str, tuple[Answer, ...]]] = {
     "FAULT_BAD_OFFSET":       (_A, _A, _K, _K, _A, _O),
     "FAULT_BUSY":             (_A, _A, _A, _A, _A, _O),
     "FAULT_NO_RELEASE":       (_A, _A, _K, _K, _D, _D),
+    "FAULT_WRONG_MEMORY":     (_A, _A, _K, _K, _N, _N),
 }  # fmt: skip
 ON_FAULT: Final[Mapping[tuple[str, State], Answer]] = {
     (fault, state): answer for fault, row in _ROWS.items() for state, answer in zip(CALLING, row, strict=True)
@@ -103,14 +106,14 @@ class Session:
         self._jitter = jitter
         self._pause: float | None = None
         self._attempts = 0
-        self._fresh = False
         self._held = ""
         self._ticket = pb.Ticket()
         self._blob = 0
         self._offset = 0
-        self._pending = ""
+        self._pending = b""
         self._reason = ""
         self._failed = False
+        self._anew = False
 
     @property
     def action(self) -> actions.Action:
@@ -132,7 +135,6 @@ class Session:
         self._pause = None
 
     def _enrolled(self, event: events.Enrolled) -> None:
-        self._fresh = False
         self._held, self._pending = event.held, event.pending
         self.state = State.RESUMING if event.pending else State.IDLE
 
@@ -160,7 +162,7 @@ class Session:
 
     def _rebuilt(self, _: events.Rebuilt) -> None:
         self._attempts = 0
-        self._held = self._ticket.model
+        self._held = self._ticket.model.hex()
         self.state = State.WORKING
 
     def _rebuild_failed(self, event: events.RebuildFailed) -> None:
@@ -198,7 +200,7 @@ class Session:
         self.state = State.COMMITTING
 
     def _settled(self, _: events.Settled) -> None:
-        self._pending = ""
+        self._pending = b""
         self.state = State.IDLE
 
     def _gone(self, event: events.Gone) -> None:
@@ -210,20 +212,16 @@ class Session:
 
     def _refused(self, event: events.Refused) -> None:
         answer = ON_FAULT.get((event.fault, self.state), Answer.AGAIN)
-        if answer is Answer.ENROL and self._fresh:
-            answer = Answer.STOP  # turned away as somebody new, too
         if self.state is State.DECLINING and self._failed and answer is not Answer.AGAIN:
             self.state = State.DONE  # it was on its way out; the server does not mind
             return
-        if answer is Answer.DROP:
-            self._reason = f"{event.fault}: {event.message}"
+        if answer in (Answer.DROP, Answer.ANEW):
+            self._reason, self._anew = f"{event.fault}: {event.message}", answer is Answer.ANEW
             self.state = State.DROPPING
         elif answer is Answer.STOP:
             self._reason, self._failed = event.message or event.fault, True
             self.state = State.DONE
         else:
-            if answer is Answer.ENROL:  # as who we were; then, where that is unknown, as somebody new
-                self._fresh = self.state is State.NEW
             self.state = _NEXT.get(answer, self.state)
             self._rest(event.retry_after)
 
@@ -239,7 +237,7 @@ class Session:
 _Handler: TypeAlias = Callable[[Session, Any], None]
 _NEXT: Final = {Answer.ASK: State.IDLE, Answer.OFFSET: State.RESUMING, Answer.ENROL: State.NEW}
 _ACTION: Final[Mapping[State, Callable[[Session], actions.Action]]] = {
-    State.NEW: lambda s: actions.DoEnrol(s._fresh),
+    State.NEW: lambda s: actions.DoEnrol(),  # noqa: ARG005
     State.IDLE: lambda s: actions.AskWork(s._held),
     State.FETCHING: lambda s: actions.Fetch(s._ticket.recipe[s._blob], s._offset),
     State.REBUILDING: lambda s: actions.Rebuild(s._ticket),
@@ -248,7 +246,7 @@ _ACTION: Final[Mapping[State, Callable[[Session], actions.Action]]] = {
     State.RESUMING: lambda s: actions.AskOffset(s._pending),
     State.PUSHING: lambda s: actions.Push(s._pending, s._offset),
     State.COMMITTING: lambda s: actions.Commit(s._pending),
-    State.DROPPING: lambda s: actions.Drop(s._pending, s._reason),
+    State.DROPPING: lambda s: actions.Drop(s._pending, s._reason, s._anew),
     State.DONE: lambda s: actions.Stop(s._reason, s._failed),
 }
 _CALL: Final[Mapping[type, _Handler]] = {events.Gone: Session._gone, events.Refused: Session._refused}

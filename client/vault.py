@@ -17,7 +17,6 @@ synced: enough against a killed process, not against a power cut. POSIX only, fo
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from fedpress.errors import PrivacyError, SpecError, VaultError
 from fedpress.params import Array, Spec, Tensors, content_hash, from_bytes, ordered, to_bytes
 from fedpress.privacy.accounting import History, from_json, to_json
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.names import checksum
 
 #: Versions between two writes of the model. A killed device then catches up from an older one, as after missed rounds,
 #: and flash memory is spared writing a whole model every round.
@@ -127,9 +127,7 @@ class Vault:
             self._remove("pending.safetensors")
             self.pending = None
             self.let_go()
-            if self.kept.residual:
-                self.kept = Kept(personal=self.kept.personal)
-                self._write("state.safetensors", _pack(self.kept, {}, {}))
+            self.forget()
         if identity != old:  # last, so that a crash before it resets once more
             text = json.dumps({**vars(identity), "spec": identity.spec.to_json()})
             self._write("identity.json", text.encode())
@@ -158,27 +156,33 @@ class Vault:
         self._write("pending.safetensors", _pack(pending.kept, {"push": push}, {"payload": payload}))
         self.pending = pending
 
-    def commit(self, ticket: str) -> None:
+    def commit(self, ticket: bytes) -> None:
         """Make the pending state the state: one rename. VaultError if another ticket, or none, is pending."""
         kept = self._expect(ticket).kept
         os.replace(self.directory / "pending.safetensors", self.directory / "state.safetensors")
         self.kept, self.pending = kept, None
 
-    def drop(self, ticket: str) -> None:
+    def drop(self, ticket: bytes) -> None:
         """Forget the pending update; the state stays as it was before."""
         self._expect(ticket)
         self._remove("pending.safetensors")
         self.pending = None
+
+    def forget(self) -> None:
+        """The codec's state starts anew; personal tensors stay."""
+        if self.kept.residual:
+            self.kept = Kept(personal=self.kept.personal)
+            self._write("state.safetensors", _pack(self.kept, {}, {}))
 
     def spend(self, history: History) -> None:
         """Keep the privacy history, before what it paid for leaves. Dropping the update takes nothing back."""
         self._write("privacy.json", to_json(history).encode())
         self.history = history
 
-    def _expect(self, ticket: str) -> Pending:
+    def _expect(self, ticket: bytes) -> Pending:
         if self.pending is None or self.pending.header.ticket != ticket:
-            held = "none" if self.pending is None else f"'{self.pending.header.ticket}'"
-            raise VaultError(f"Expected ticket '{ticket}' pending in '{self.directory}', got {held}.")
+            held = "none" if self.pending is None else self.pending.header.ticket.hex()
+            raise VaultError(f"Expected ticket {ticket.hex()} pending in '{self.directory}', got {held}.")
         return self.pending
 
     def _acquire(self) -> None:
@@ -264,6 +268,6 @@ def _unpack(data: bytes) -> tuple[Kept, dict[str, Any], dict[str, Array]]:
 def _pending(data: bytes) -> Pending:
     kept, about, tensors = _unpack(data)
     header, payload = ParseDict(about["push"], pb.PushHeader()), tensors["payload"].tobytes()
-    if len(payload) != header.bytes or hashlib.sha256(payload).hexdigest() != header.sha256:
+    if len(payload) != header.size or checksum(payload) != header.checksum:
         raise ValueError("its payload does not have the checksum it was written with")
     return Pending(header, payload, kept)

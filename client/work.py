@@ -7,15 +7,16 @@ back beside the payload, as something still to be acknowledged.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from math import isfinite
 from typing import NamedTuple
 
+from fedpress.client.probe import Encoding, Probe
 from fedpress.client.rules.rule import rule
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.client.vault import Kept, Pending
-from fedpress.compression.codec import Context
+from fedpress.compression.codec import Codec, Context, State, assumed
+from fedpress.compression.memory import tag
 from fedpress.compression.payload import seal
 from fedpress.compression.registry import parse
 from fedpress.compression.stream import Stream
@@ -24,6 +25,7 @@ from fedpress.params import Spec, Tensors, finite, subtract
 from fedpress.privacy import accounting
 from fedpress.privacy.accounting import History
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.names import SHORT, checksum, put_metrics
 
 
 class Done(NamedTuple):
@@ -50,6 +52,7 @@ def perform(
     seed: int,
     name: str,
     clock: Callable[[], float],
+    probe: Probe | None = None,
 ) -> Done | Declined:
     """Do what ``ticket`` says to the model whose shared tensors are ``shared``; the newest download added ``step``.
 
@@ -61,7 +64,7 @@ def perform(
     report = pb.Report()
     if ticket.evaluate or ticket.work == pb.WORK_EVALUATE:
         metrics, report.held_out = trainer.evaluate(model)
-        report.metrics.update({key: value for key, value in metrics.items() if isfinite(value)})
+        put_metrics(report, metrics)
     if ticket.work == pb.WORK_EVALUATE:
         return Done(_pending(ticket, b"", report, kept), history)
 
@@ -83,16 +86,31 @@ def perform(
     if not (finite(delta) and finite(personal)):
         return Declined("training diverged: the model is not finite; lower train.lr", history)
     codec = parse(ticket.upload_codec)
-    residual = kept.residual if kept.codec == codec.text else codec.init(Spec.of(delta))
-    began = clock()
+    residual = _state(kept, codec, Spec.of(delta))
+    memory = tag(codec, assumed(codec, residual, Spec.of(delta)), Spec.of(delta))
     context = Context(ticket.seed, ticket.round, step)
+    if probe is not None:
+        probe(Encoding(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode")))
+    began = clock()
     payload, residual = seal(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode"))
     report.encode_seconds = clock() - began
     if len(payload) > ticket.max_update_bytes:
         return Declined(
             f"the update has {len(payload)} bytes, more than the {ticket.max_update_bytes} allowed", history
         )
-    return Done(_pending(ticket, payload, report, Kept(codec.text, residual, {**kept.personal, **personal})), history)
+    after_all = Kept(codec.text, residual, {**kept.personal, **personal})
+    return Done(_pending(ticket, payload, report, after_all, memory), history)
+
+
+def _state(kept: Kept, codec: Codec, spec: Spec) -> State:
+    """The codec's memory: what was kept of it, or of one of its kind at another rate; anew where nothing fits."""
+    begun = codec.init(spec)
+    if not kept.codec or parse(kept.codec).id != codec.id:
+        return begun
+    old = kept.residual
+    return {
+        n: old[n] if n in old and (old[n].shape, old[n].dtype) == (a.shape, a.dtype) else a for n, a in begun.items()
+    }
 
 
 def check_spec(shared: Spec, own: Spec) -> None:
@@ -121,9 +139,13 @@ def _personal(said: pb.Rule, kept: Tensors, trainer: Trainer, seed: int) -> Tens
     return {**{n: a for n, a in trainer.initial(seed).items() if n in said.personal}, **fitting}
 
 
-def _pending(ticket: pb.Ticket, payload: bytes, report: pb.Report, kept: Kept) -> Pending:
-    digest = hashlib.sha256(payload).hexdigest()
+def _pending(ticket: pb.Ticket, payload: bytes, report: pb.Report, kept: Kept, memory: int = 0) -> Pending:
     header = pb.PushHeader(
-        ticket=ticket.id, model=ticket.model, bytes=len(payload), sha256=digest, offset=0, report=report
+        ticket=ticket.id,
+        base=ticket.model[:SHORT],
+        size=len(payload),
+        checksum=checksum(payload),
+        report=report,
+        memory=memory,
     )
     return Pending(header, payload, kept)

@@ -22,6 +22,7 @@ class Fault(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAULT_BAD_OFFSET: _ClassVar[Fault]
     FAULT_BUSY: _ClassVar[Fault]
     FAULT_NO_RELEASE: _ClassVar[Fault]
+    FAULT_WRONG_MEMORY: _ClassVar[Fault]
 
 class Work(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +42,7 @@ FAULT_UNKNOWN_BLOB: Fault
 FAULT_BAD_OFFSET: Fault
 FAULT_BUSY: Fault
 FAULT_NO_RELEASE: Fault
+FAULT_WRONG_MEMORY: Fault
 WORK_UNSPECIFIED: Work
 WORK_TRAIN: Work
 WORK_EVALUATE: Work
@@ -56,40 +58,44 @@ class TensorInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class Capabilities(_message.Message):
-    __slots__ = ("codecs", "trainers", "memory_bytes", "cores", "device_class", "link_up_bytes_per_s", "link_down_bytes_per_s")
+    __slots__ = ("codecs", "trainers", "memory_bytes", "cores", "device_class", "link")
     CODECS_FIELD_NUMBER: _ClassVar[int]
     TRAINERS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CORES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_CLASS_FIELD_NUMBER: _ClassVar[int]
-    LINK_UP_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
-    LINK_DOWN_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
     codecs: _containers.RepeatedScalarFieldContainer[str]
     trainers: _containers.RepeatedScalarFieldContainer[str]
     memory_bytes: int
     cores: int
     device_class: str
-    link_up_bytes_per_s: float
-    link_down_bytes_per_s: float
-    def __init__(self, codecs: _Optional[_Iterable[str]] = ..., trainers: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., cores: _Optional[int] = ..., device_class: _Optional[str] = ..., link_up_bytes_per_s: _Optional[float] = ..., link_down_bytes_per_s: _Optional[float] = ...) -> None: ...
+    link: LinkRates
+    def __init__(self, codecs: _Optional[_Iterable[str]] = ..., trainers: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., cores: _Optional[int] = ..., device_class: _Optional[str] = ..., link: _Optional[_Union[LinkRates, _Mapping]] = ...) -> None: ...
+
+class LinkRates(_message.Message):
+    __slots__ = ("up", "down")
+    UP_FIELD_NUMBER: _ClassVar[int]
+    DOWN_FIELD_NUMBER: _ClassVar[int]
+    up: float
+    down: float
+    def __init__(self, up: _Optional[float] = ..., down: _Optional[float] = ...) -> None: ...
 
 class EnrolRequest(_message.Message):
-    __slots__ = ("protocol", "name", "client_id", "key", "capabilities", "task", "spec_hash")
+    __slots__ = ("protocol", "name", "key", "capabilities", "task", "spec_hash")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
-    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     SPEC_HASH_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     name: str
-    client_id: str
-    key: str
+    key: bytes
     capabilities: Capabilities
     task: str
-    spec_hash: str
-    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., client_id: _Optional[str] = ..., key: _Optional[str] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., task: _Optional[str] = ..., spec_hash: _Optional[str] = ...) -> None: ...
+    spec_hash: bytes
+    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., key: _Optional[bytes] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., task: _Optional[str] = ..., spec_hash: _Optional[bytes] = ...) -> None: ...
 
 class EnrolReply(_message.Message):
     __slots__ = ("client_id", "key", "run_id", "task", "spec", "long_poll_seconds", "chunk_bytes", "seed", "protocol")
@@ -103,7 +109,7 @@ class EnrolReply(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     client_id: str
-    key: str
+    key: bytes
     run_id: str
     task: str
     spec: _containers.RepeatedCompositeFieldContainer[TensorInfo]
@@ -111,17 +117,17 @@ class EnrolReply(_message.Message):
     chunk_bytes: int
     seed: int
     protocol: int
-    def __init__(self, client_id: _Optional[str] = ..., key: _Optional[str] = ..., run_id: _Optional[str] = ..., task: _Optional[str] = ..., spec: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., long_poll_seconds: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., seed: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
+    def __init__(self, client_id: _Optional[str] = ..., key: _Optional[bytes] = ..., run_id: _Optional[str] = ..., task: _Optional[str] = ..., spec: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., long_poll_seconds: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., seed: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class WorkRequest(_message.Message):
-    __slots__ = ("held_model", "capabilities", "wait_seconds")
-    HELD_MODEL_FIELD_NUMBER: _ClassVar[int]
-    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("held", "link", "wait_seconds")
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
     WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    held_model: str
-    capabilities: Capabilities
+    held: bytes
+    link: LinkRates
     wait_seconds: float
-    def __init__(self, held_model: _Optional[str] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., wait_seconds: _Optional[float] = ...) -> None: ...
+    def __init__(self, held: _Optional[bytes] = ..., link: _Optional[_Union[LinkRates, _Mapping]] = ..., wait_seconds: _Optional[float] = ...) -> None: ...
 
 class WorkReply(_message.Message):
     __slots__ = ("ticket", "wait", "finished")
@@ -148,18 +154,20 @@ class Finished(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Blob(_message.Message):
-    __slots__ = ("hash", "bytes", "codec", "full", "step")
+    __slots__ = ("hash", "size", "codec", "full", "step", "data")
     HASH_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
-    hash: str
-    bytes: int
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    hash: bytes
+    size: int
     codec: str
     full: bool
     step: bool
-    def __init__(self, hash: _Optional[str] = ..., bytes: _Optional[int] = ..., codec: _Optional[str] = ..., full: _Optional[bool] = ..., step: _Optional[bool] = ...) -> None: ...
+    data: bytes
+    def __init__(self, hash: _Optional[bytes] = ..., size: _Optional[int] = ..., codec: _Optional[str] = ..., full: _Optional[bool] = ..., step: _Optional[bool] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Training(_message.Message):
     __slots__ = ("epochs", "max_steps", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "max_grad_norm")
@@ -225,10 +233,10 @@ class Ticket(_message.Message):
     RULE_FIELD_NUMBER: _ClassVar[int]
     PRIVACY_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_FIELD_NUMBER: _ClassVar[int]
-    id: str
+    id: bytes
     work: Work
     round: int
-    model: str
+    model: bytes
     recipe: _containers.RepeatedCompositeFieldContainer[Blob]
     upload_codec: str
     seed: int
@@ -238,15 +246,15 @@ class Ticket(_message.Message):
     rule: Rule
     privacy: LocalPrivacy
     evaluate: bool
-    def __init__(self, id: _Optional[str] = ..., work: _Optional[_Union[Work, str]] = ..., round: _Optional[int] = ..., model: _Optional[str] = ..., recipe: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., upload_codec: _Optional[str] = ..., seed: _Optional[int] = ..., seconds_left: _Optional[float] = ..., max_update_bytes: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., rule: _Optional[_Union[Rule, _Mapping]] = ..., privacy: _Optional[_Union[LocalPrivacy, _Mapping]] = ..., evaluate: _Optional[bool] = ...) -> None: ...
+    def __init__(self, id: _Optional[bytes] = ..., work: _Optional[_Union[Work, str]] = ..., round: _Optional[int] = ..., model: _Optional[bytes] = ..., recipe: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., upload_codec: _Optional[str] = ..., seed: _Optional[int] = ..., seconds_left: _Optional[float] = ..., max_update_bytes: _Optional[int] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., rule: _Optional[_Union[Rule, _Mapping]] = ..., privacy: _Optional[_Union[LocalPrivacy, _Mapping]] = ..., evaluate: _Optional[bool] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("hash", "offset")
     HASH_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
-    hash: str
+    hash: bytes
     offset: int
-    def __init__(self, hash: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+    def __init__(self, hash: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("data",)
@@ -257,8 +265,8 @@ class Chunk(_message.Message):
 class OffsetRequest(_message.Message):
     __slots__ = ("ticket",)
     TICKET_FIELD_NUMBER: _ClassVar[int]
-    ticket: str
-    def __init__(self, ticket: _Optional[str] = ...) -> None: ...
+    ticket: bytes
+    def __init__(self, ticket: _Optional[bytes] = ...) -> None: ...
 
 class OffsetReply(_message.Message):
     __slots__ = ("offset", "acknowledged")
@@ -269,8 +277,8 @@ class OffsetReply(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., acknowledged: _Optional[bool] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("examples", "steps", "loss", "metrics", "held_out", "train_seconds", "encode_seconds", "epsilon")
-    class MetricsEntry(_message.Message):
+    __slots__ = ("examples", "steps", "loss", "train_seconds", "encode_seconds", "epsilon", "held_out", "accuracy", "held_out_loss", "others")
+    class OthersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -280,36 +288,42 @@ class Report(_message.Message):
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
-    METRICS_FIELD_NUMBER: _ClassVar[int]
-    HELD_OUT_FIELD_NUMBER: _ClassVar[int]
     TRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ENCODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     EPSILON_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
     examples: int
     steps: int
     loss: float
-    metrics: _containers.ScalarMap[str, float]
-    held_out: int
     train_seconds: float
     encode_seconds: float
     epsilon: float
-    def __init__(self, examples: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., held_out: _Optional[int] = ..., train_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., epsilon: _Optional[float] = ...) -> None: ...
+    held_out: int
+    accuracy: float
+    held_out_loss: float
+    others: _containers.ScalarMap[str, float]
+    def __init__(self, examples: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., train_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., epsilon: _Optional[float] = ..., held_out: _Optional[int] = ..., accuracy: _Optional[float] = ..., held_out_loss: _Optional[float] = ..., others: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class PushHeader(_message.Message):
-    __slots__ = ("ticket", "model", "bytes", "sha256", "offset", "report")
+    __slots__ = ("ticket", "base", "size", "checksum", "offset", "report", "memory")
     TICKET_FIELD_NUMBER: _ClassVar[int]
-    MODEL_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
-    SHA256_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
-    ticket: str
-    model: str
-    bytes: int
-    sha256: str
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    ticket: bytes
+    base: bytes
+    size: int
+    checksum: bytes
     offset: int
     report: Report
-    def __init__(self, ticket: _Optional[str] = ..., model: _Optional[str] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., offset: _Optional[int] = ..., report: _Optional[_Union[Report, _Mapping]] = ...) -> None: ...
+    memory: int
+    def __init__(self, ticket: _Optional[bytes] = ..., base: _Optional[bytes] = ..., size: _Optional[int] = ..., checksum: _Optional[bytes] = ..., offset: _Optional[int] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., memory: _Optional[int] = ...) -> None: ...
 
 class PushPart(_message.Message):
     __slots__ = ("header", "data")
@@ -329,9 +343,9 @@ class DeclineRequest(_message.Message):
     __slots__ = ("ticket", "reason")
     TICKET_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    ticket: str
+    ticket: bytes
     reason: str
-    def __init__(self, ticket: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, ticket: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class DeclineReply(_message.Message):
     __slots__ = ()
@@ -344,7 +358,7 @@ class ReleaseRequest(_message.Message):
     def __init__(self, device_class: _Optional[str] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("hash", "bytes", "format", "device_class", "metrics")
+    __slots__ = ("hash", "size", "format", "device_class", "metrics")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -353,13 +367,13 @@ class Release(_message.Message):
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     HASH_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_CLASS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
-    hash: str
-    bytes: int
+    hash: bytes
+    size: int
     format: str
     device_class: str
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, hash: _Optional[str] = ..., bytes: _Optional[int] = ..., format: _Optional[str] = ..., device_class: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    def __init__(self, hash: _Optional[bytes] = ..., size: _Optional[int] = ..., format: _Optional[str] = ..., device_class: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...

@@ -7,8 +7,6 @@ SHA-256. A name belongs to the device that came with it first.
 from __future__ import annotations
 
 import hashlib
-import hmac
-import re
 import secrets
 from collections.abc import Collection
 from typing import Final
@@ -17,20 +15,27 @@ from fedpress.errors import Refused, StoreError
 from fedpress.params import Spec
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
+from fedpress.server.bounds import check_capabilities, check_link
 from fedpress.server.store import Client, Store
 
 _NAME_LIMIT: Final = 128
-_KEY: Final = re.compile("[0-9a-f]{32}")
-_CLIENT_LIMIT: Final = 100_000
+_KEY_BYTES: Final = 16
+#: Devices that a run can have, whatever its codecs.
+CLIENT_LIMIT: Final = 100_000
 
 
 class Enrolment:
-    """All devices of a run. ``codecs`` and ``trainer``: what each must be capable of; ``spec``: of the whole model."""
+    """All devices of a run, at most ``most``. ``codecs`` and ``trainer``: what each must be capable of; ``spec``: of
+    the whole model."""
 
-    def __init__(self, store: Store, codecs: Collection[str], trainer: str, spec: Spec) -> None:
-        self._store = store
+    def __init__(
+        self, store: Store, codecs: Collection[str], trainer: str, spec: Spec, most: int = CLIENT_LIMIT
+    ) -> None:
+        self._store, self._most = store, most
         self._codecs, self._trainer, self._spec = sorted(codecs), trainer, spec
         self._clients = {client.id: client for client in store.clients()}
+        self._ids = {client.key_hash: client.id for client in self._clients.values()}
+        self._said = {client: pb.Capabilities.FromString(said) for client, said in store.capabilities().items()}
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -44,14 +49,30 @@ class Enrolment:
         """Client ids and names."""
         return {client.id: client.name for client in self._clients.values()}
 
-    def admit(self, request: pb.EnrolRequest) -> tuple[Client, str]:
-        """The device and its key: the ones it came with, if they are known, else new ones. Raises Refused."""
+    def capabilities(self, client: str) -> pb.Capabilities:
+        """What a client said last that it can do; its link is as measured since."""
+        return self._said[client]
+
+    def measured(self, client: str, link: pb.LinkRates) -> None:
+        """A client's link has changed. Raises Refused."""
+        check_link(link)
+        said = pb.Capabilities()
+        said.CopyFrom(self._said[client])
+        said.link.CopyFrom(link)
+        self._keep(client, said)
+
+    def admit(self, request: pb.EnrolRequest) -> tuple[Client, bytes]:
+        """The device and its key: those it has by its key, if that is known, else new ones. Raises Refused."""
         self._check(request)
-        named = next((c for c in self._clients.values() if c.name == request.name), None)
-        for known in (self._clients.get(request.client_id), named):
-            if known is not None and _matches(known, request.key):
-                return known, request.key
-        key = request.key if _KEY.fullmatch(request.key) else secrets.token_hex(16)
+        key = request.key if len(request.key) == _KEY_BYTES else secrets.token_bytes(_KEY_BYTES)
+        known = self._ids.get(_hash(key))
+        client = self._clients[known] if known is not None else self._admit_new(request, key)
+        self._keep(client.id, request.capabilities)
+        return client, key
+
+    def _admit_new(self, request: pb.EnrolRequest, key: bytes) -> Client:
+        if len(self._clients) >= self._most:
+            raise Refused("FAULT_BUSY", "This run has as many devices as it can hold.", retry_after=3600.0)
         device_class = request.capabilities.device_class[:_NAME_LIMIT]
         client = Client(secrets.token_hex(8), request.name, _hash(key), device_class)
         try:
@@ -62,14 +83,23 @@ class Enrolment:
                 f"The name '{request.name}' belongs to another device. Choose another, or restore its vault.",
             ) from error
         self._clients[client.id] = client
-        return client, key
-
-    def authenticate(self, client: str, key: str) -> str:
-        """The client id, if the key is its own. Raises Refused."""
-        known = self._clients.get(client)
-        if known is None or not _matches(known, key):
-            raise Refused("FAULT_NOT_ENROLLED", "This server does not know the device or its key: enrol again.")
+        self._ids[client.key_hash] = client.id
         return client
+
+    def authenticate(self, key: bytes) -> str:
+        """The id of the client whose key this is. Raises Refused.
+
+        Found by the key's hash: how long that takes tells nothing about any key.
+        """
+        client = self._ids.get(_hash(key))
+        if client is None:
+            raise Refused("FAULT_NOT_ENROLLED", "This server does not know the device's key: enrol again.")
+        return client
+
+    def _keep(self, client: str, said: pb.Capabilities) -> None:
+        if self._said.get(client) != said:
+            self._said[client] = said
+            self._store.set_capabilities(client, said.SerializeToString())
 
     def _check(self, request: pb.EnrolRequest) -> None:
         if request.protocol != PROTOCOL:
@@ -78,22 +108,17 @@ class Enrolment:
             )
         if not request.name.isprintable() or not 0 < len(request.name) <= _NAME_LIMIT:
             raise Refused("FAULT_MALFORMED", f"Expected a printable name of 1 to {_NAME_LIMIT} characters.")
+        check_capabilities(request.capabilities)
         missing = [codec for codec in self._codecs if codec not in request.capabilities.codecs]
         if missing:
             raise Refused("FAULT_INCAPABLE", f"The run needs codecs that the device lacks: {', '.join(missing)}.")
         if self._trainer not in request.capabilities.trainers:
             raise Refused("FAULT_INCAPABLE", f"The run needs the trainer '{self._trainer}' on the device.")
-        if request.spec_hash and request.spec_hash != self._spec.hash:
+        if request.spec_hash and request.spec_hash.hex() != self._spec.hash:
             raise Refused(
                 "FAULT_INCAPABLE", f"The device's model for task '{request.task[:80]}' is not the one this run trains."
             )
-        if len(self._clients) >= _CLIENT_LIMIT and request.client_id not in self._clients:
-            raise Refused("FAULT_BUSY", "This run has as many devices as it can hold.", retry_after=3600.0)
 
 
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _matches(client: Client, key: str) -> bool:
-    return hmac.compare_digest(client.key_hash, _hash(key))
+def _hash(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fedpress.compression.codec import NOTHING
 from fedpress.errors import DecodeError, Refused
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.protos.calls import PROTOCOL
+from fedpress.protos.calls import PROTOCOL, SMALL_BYTES
+from fedpress.protos.names import short
 from fedpress.server import events
 from fedpress.server.bounds import check_report
 from fedpress.server.coordinator import Fate, Grant, Lease, Over
@@ -41,46 +43,49 @@ class Federation(Run):
             protocol=PROTOCOL,
         )
 
-    def authenticate(self, client: str, key: str) -> str:
-        """The client id, if the key is its own. Raises Refused."""
-        return self._enrolment.authenticate(client, key)
+    def authenticate(self, key: bytes) -> str:
+        """The id of the client whose key this is. Raises Refused."""
+        return self._enrolment.authenticate(key)
 
     def get_work(self, client: str, request: pb.WorkRequest) -> pb.WorkReply:
         """A ticket, Finished, or Wait(0): ask again, or be held by the skin."""
         now = self._clock()
+        if request.HasField("link"):
+            self._enrolment.measured(client, request.link)
         self._do(self._coordinator.met(client, now))
         answer = self._coordinator.poll(client, now)
         if isinstance(answer, Grant):
-            return pb.WorkReply(ticket=self._ticket(client, answer, request.held_model))
+            return pb.WorkReply(ticket=self._ticket(client, answer, self.versions.named(request.held.hex())))
         if isinstance(answer, Over):
             return pb.WorkReply(finished=pb.Finished(reason=answer.reason))
         return pb.WorkReply(wait=pb.Wait(seconds=0.0, reason=answer.reason))
 
-    def blob(self, content_hash: str, offset: int) -> memoryview:
+    def blob(self, content_hash: bytes, offset: int) -> memoryview:
         """The bytes of a blob from ``offset`` on. Raises Refused."""
-        data = self.versions.blob(content_hash)
+        data = self.versions.blob(content_hash.hex())
         if data is None:
-            raise Refused("FAULT_UNKNOWN_BLOB", f"No blob '{content_hash[:80]}' is kept here: ask for work again.")
+            raise Refused("FAULT_UNKNOWN_BLOB", f"No blob {content_hash[:32].hex()} is kept here: ask for work again.")
         if offset > len(data):
             raise Refused("FAULT_BAD_OFFSET", f"Expected an offset of at most {len(data)}, got {offset}.")
         return memoryview(data)[offset:]
 
-    def offset(self, client: str, ticket: str) -> pb.OffsetReply:
+    def offset(self, client: str, ticket: bytes) -> pb.OffsetReply:
         """Where an upload resumes. Raises Refused."""
         lease = self._lease(ticket, client)
-        return pb.OffsetReply(offset=self._inbox.offset(ticket), acknowledged=lease.fate is Fate.COUNTED)
+        return pb.OffsetReply(offset=self._inbox.offset(lease.id), acknowledged=lease.fate is Fate.COUNTED)
 
     def push(self, client: str, header: pb.PushHeader) -> Upload | pb.PushReply:
         """Begin or resume an upload; a PushReply if it was acknowledged before. Raises Refused."""
         lease = self._lease(header.ticket, client)
         if lease.fate is Fate.COUNTED:
             return pb.PushReply(duplicate=True)
-        if header.model != self.versions.hash:
+        if header.base != short(self.versions.hash):
             raise Refused(
                 "FAULT_WRONG_MODEL",
-                f"Expected an update against {self.versions.hash[:12]}, got '{header.model[:12]}'.",
+                f"Expected an update against {self.versions.hash[:16]}, got {header.base[:8].hex()}.",
             )
-        return self._inbox.open(header, 0 if lease.evaluate else self._limit)
+        self._memories.check(client, lease.round, header.memory)
+        return self._inbox.open(lease.id, header, self._limit(lease))
 
     def append(self, client: str, upload: Upload, data: bytes) -> None:
         """Take a chunk. Raises Refused."""
@@ -100,7 +105,7 @@ class Federation(Run):
         name = self._enrolment.name(client)
         try:
             payload = self._inbox.payload(upload)
-            update = None if lease.evaluate else self._decode(lease, payload)
+            update, memory = (None, NOTHING) if lease.evaluate else self._decode(lease, payload, not header.memory)
             weight = self._weigh(lease, header.report)
         except (DecodeError, Refused) as error:
             if isinstance(error, Refused) and error.fault == "FAULT_BAD_OFFSET":
@@ -109,6 +114,8 @@ class Federation(Run):
             raise Refused("FAULT_MALFORMED", f"The update does not decode: {error}") from error
         with self.store.transaction():
             self._inbox.close(upload)
+            if not lease.evaluate:
+                self._memories.keep(client, lease.round, self._codec(lease), memory, not header.memory)
             traffic = self.meter.take(client)
             traffic = replace(
                 traffic, bytes_up=max(traffic.bytes_up, len(payload))
@@ -122,14 +129,14 @@ class Federation(Run):
         self._do(actions)
         return pb.PushReply()
 
-    def decline(self, client: str, ticket: str, reason: str) -> pb.DeclineReply:
+    def decline(self, client: str, ticket: bytes, reason: str) -> pb.DeclineReply:
         """A device gives its ticket back. Raises Refused."""
         lease = self._lease(ticket, client)
         if lease.fate is Fate.OPEN:
-            self._inbox.discard(ticket)
-            self.store.end_lease(ticket, Fate.DECLINED, self.meter.take(client))
+            self._inbox.discard(lease.id)
+            self.store.end_lease(lease.id, Fate.DECLINED, self.meter.take(client))
             self._listen(events.ClientFailed(self._enrolment.name(client), lease.round, f"declined: {reason[:200]}"))
-            self._do(self._coordinator.declined(ticket, self._clock()))
+            self._do(self._coordinator.declined(lease.id, self._clock()))
         return pb.DeclineReply()
 
     def release(self, device_class: str) -> pb.Release:
@@ -140,8 +147,8 @@ class Federation(Run):
             raise Refused("FAULT_NO_RELEASE", f"Nothing was shipped for device class '{device_class[:40]}' yet.")
         self.versions.offer(release.hash, release.data)
         return pb.Release(
-            hash=release.hash,
-            bytes=len(release.data),
+            hash=bytes.fromhex(release.hash),
+            size=len(release.data),
             format=release.format,
             device_class=release.device_class,
             metrics=release.metrics,
@@ -150,6 +157,12 @@ class Federation(Run):
     def _ticket(self, client: str, grant: Grant, held: str) -> pb.Ticket:
         lease = grant.lease
         recipe = self.versions.recipe(held)
+        for blob in recipe:
+            if 0 < blob.size <= SMALL_BYTES:  # cheaper along with the ticket than by a call of its own
+                blob.data = bytes(self.blob(blob.hash, 0))
+                blob.ClearField("hash")
+                blob.ClearField("size")
+                self.meter.down(client, len(blob.data))
         if lease.id not in self._taken:
             self._taken.add(lease.id)
             if recipe or self.versions.at_origin:  # which an uncompressed run would have sent
@@ -157,12 +170,20 @@ class Federation(Run):
             self._listen(events.WorkTaken(self._enrolment.name(client), lease.round))
         rule = self.strategy.rule(self.full_spec)
         return ticket(
-            self.plan, lease, grant.seconds_left, rule, self.versions.hash, recipe, self.codec.text, self._limit
+            self.plan,
+            lease,
+            grant.seconds_left,
+            rule,
+            self.versions.hash,
+            recipe,
+            self._choices[lease.id].codec,
+            self._limit(lease),
         )
 
-    def _lease(self, ticket: str, client: str) -> Lease:
-        archived = None if ticket in self._coordinator.leases else self.store.lease(ticket)
-        return self._coordinator.admit(ticket, client, archived)
+    def _lease(self, ticket: bytes, client: str) -> Lease:
+        name = ticket.hex()
+        archived = None if name in self._coordinator.leases else self.store.lease(name)
+        return self._coordinator.admit(name, client, archived)
 
     def _weigh(self, lease: Lease, report: pb.Report) -> float:
         check_report(report)

@@ -6,12 +6,12 @@ most the last ``_BUFFER`` bytes are asked for again). A newer stream for the sam
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Final
 
 from fedpress.errors import Refused
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.names import checksum
 from fedpress.server.store import Store
 
 _BUFFER: Final = 1 << 17
@@ -19,8 +19,9 @@ _BUFFER: Final = 1 << 17
 
 @dataclass
 class Stream:
-    """One open upload. ``kept`` bytes are in the store, ``buffer`` follows them."""
+    """One open upload of the ticket's payload. ``kept`` bytes are in the store, ``buffer`` follows them."""
 
+    ticket: str
     header: pb.PushHeader
     kept: int
     buffer: bytearray
@@ -38,30 +39,28 @@ class Inbox:
         stream = self._streams.get(ticket)
         return stream.kept + len(stream.buffer) if stream else self._store.received(ticket)
 
-    def open(self, header: pb.PushHeader, limit: int) -> Stream:
+    def open(self, ticket: str, header: pb.PushHeader, limit: int) -> Stream:
         """Start, resume or take over an upload. Raises Refused: too large, or not where the bytes here end."""
-        if header.bytes > limit:
+        if header.size > limit:
             raise Refused(
-                "FAULT_UPDATE_TOO_LARGE", f"Expected an update of at most {limit} bytes, got {header.bytes} announced."
+                "FAULT_UPDATE_TOO_LARGE", f"Expected an update of at most {limit} bytes, got {header.size} announced."
             )
         if header.offset == 0:
-            self.discard(header.ticket)
-        elif header.offset != self.offset(header.ticket):
-            raise Refused(
-                "FAULT_BAD_OFFSET", f"Expected to resume at byte {self.offset(header.ticket)}, got {header.offset}."
-            )
-        if (older := self._streams.get(header.ticket)) is not None:
+            self.discard(ticket)
+        elif header.offset != (here := self.offset(ticket)):
+            raise Refused("FAULT_BAD_OFFSET", f"Expected to resume at byte {here}, got {header.offset}.")
+        if (older := self._streams.get(ticket)) is not None:
             self.suspend(older)
-        stream = Stream(header, self._store.received(header.ticket), bytearray())
-        self._streams[header.ticket] = stream
+        stream = Stream(ticket, header, self._store.received(ticket), bytearray())
+        self._streams[ticket] = stream
         return stream
 
     def append(self, stream: Stream, data: bytes) -> None:
         """Take a chunk. Raises Refused if another stream took over, or if more comes than was announced."""
         self._check(stream)
-        if stream.kept + len(stream.buffer) + len(data) > stream.header.bytes:
-            self.discard(stream.header.ticket)
-            raise Refused("FAULT_UPDATE_TOO_LARGE", f"More than the announced {stream.header.bytes} bytes arrived.")
+        if stream.kept + len(stream.buffer) + len(data) > stream.header.size:
+            self.discard(stream.ticket)
+            raise Refused("FAULT_UPDATE_TOO_LARGE", f"More than the announced {stream.header.size} bytes arrived.")
         stream.buffer += data
         if len(stream.buffer) >= _BUFFER:
             self._flush(stream)
@@ -71,27 +70,27 @@ class Inbox:
         self._check(stream)
         header = stream.header
         have = stream.kept + len(stream.buffer)
-        if have != header.bytes:
-            raise Refused("FAULT_BAD_OFFSET", f"Expected {header.bytes} bytes, got {have}: resume there.")
+        if have != header.size:
+            raise Refused("FAULT_BAD_OFFSET", f"Expected {header.size} bytes, got {have}: resume there.")
         if stream.kept:
             self._flush(stream)  # read back in one piece of the right size: growing it would copy it
-            whole = self._store.payload(header.ticket)
+            whole = self._store.payload(stream.ticket)
         else:
             whole = bytearray(stream.buffer)
-        if hashlib.sha256(whole).hexdigest() != header.sha256:
-            self.discard(header.ticket)
-            raise Refused("FAULT_MALFORMED", "The update does not have the SHA-256 its header gives.")
+        if checksum(whole) != header.checksum:
+            self.discard(stream.ticket)
+            raise Refused("FAULT_MALFORMED", "The update does not have the checksum its header gives.")
         return whole
 
     def close(self, stream: Stream) -> None:
         """The payload is complete: put its last bytes into the store (in the caller's transaction)."""
         self._flush(stream)
-        del self._streams[stream.header.ticket]
+        del self._streams[stream.ticket]
 
     def suspend(self, stream: Stream) -> None:
         """The link broke: keep what is here. A newer stream of the same ticket goes on."""
-        if self._streams.get(stream.header.ticket) is stream:
-            del self._streams[stream.header.ticket]
+        if self._streams.get(stream.ticket) is stream:
+            del self._streams[stream.ticket]
             self._flush(stream)
 
     def discard(self, ticket: str) -> None:
@@ -105,11 +104,11 @@ class Inbox:
         self._store.discard_updates()
 
     def _check(self, stream: Stream) -> None:
-        if self._streams.get(stream.header.ticket) is not stream:
+        if self._streams.get(stream.ticket) is not stream:
             raise Refused("FAULT_BAD_OFFSET", "A newer upload for this ticket took over.")
 
     def _flush(self, stream: Stream) -> None:
         if stream.buffer:
-            self._store.append(stream.header.ticket, stream.kept, bytes(stream.buffer))
+            self._store.append(stream.ticket, stream.kept, bytes(stream.buffer))
             stream.kept += len(stream.buffer)
             stream.buffer.clear()

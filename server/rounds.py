@@ -7,6 +7,7 @@ from typing import Any
 
 from fedpress.params import Spec
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.names import metrics_of
 from fedpress.server.coordinator import Fate
 from fedpress.server.store import Store
 
@@ -26,6 +27,7 @@ def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: floa
     fates = dict.fromkeys(Fate, 0)
     updates: list[pb.Report] = []
     down_models = 0
+    choices = store.choices(round_)
     totals = {"bytes_up": 0, "bytes_down": 0}
     for lease, name, traffic, raw in store.reports(round_, evaluate):
         fates[lease.fate] += 1
@@ -37,11 +39,13 @@ def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: floa
             updates.append(report)
         clients[name] = {
             "fate": lease.fate.value,
+            "codec": choices[lease.id].codec,
+            "reason": choices[lease.id].reason,
             "examples": report.examples,
             "loss": report.loss,
             "bytes_up": traffic.bytes_up,
             "bytes_down": traffic.bytes_down,
-            "metrics": dict(report.metrics),
+            "metrics": metrics_of(report),
             "held_out": report.held_out,
             "train_seconds": report.train_seconds,
             "encode_seconds": report.encode_seconds,
@@ -71,7 +75,7 @@ def _client_means(reports: Sequence[pb.Report]) -> dict[str, float]:
     """Means over the held-out examples of all clients that reported a metric."""
     found: dict[str, tuple[list[float], list[float]]] = {}
     for report in reports:
-        for name, value in report.metrics.items():
+        for name, value in metrics_of(report).items():
             values, weights = found.setdefault(name, ([], []))
             values.append(value)
             weights.append(report.held_out)

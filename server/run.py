@@ -11,21 +11,24 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from fedpress.compression.codec import NOTHING, Codec, Context
+from fedpress.compression.codec import Codec, Context, State
 from fedpress.compression.payload import max_bytes, unseal
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
 from fedpress.errors import PlanError, SpecError, StoreError
 from fedpress.params import Spec, Tensors, finite
-from fedpress.plan import Plan
+from fedpress.plan import AUTO, Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server import events
 from fedpress.server.aggregate import WeightedSum
 from fedpress.server.bounds import check_update
+from fedpress.server.choice import Choice, Facts, choose, possible, scheduled
 from fedpress.server.coordinator import Action, Coordinator, Fate, Finish, Issue, Lease, Note, Phase, Rules, Step
 from fedpress.server.enrolment import Enrolment
 from fedpress.server.inbox import Inbox
+from fedpress.server.memories import Memories, room
 from fedpress.server.meter import Meter
 from fedpress.server.rounds import evaluation_record, round_record
 from fedpress.server.selection import SELECTIONS
@@ -34,6 +37,9 @@ from fedpress.server.strategies import Strategy
 from fedpress.server.strategies import build as build_strategy
 from fedpress.server.tickets import shared_seed
 from fedpress.server.versions import Versions, publisher
+
+#: Rounds that say whether a client comes often.
+_REMEMBERED: Final = 20
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,10 @@ class Run:
     ) -> None:
         self.plan = plan
         self.store = store
-        self.strategy: Strategy = build_strategy(plan.strategy)
+        self.strategy: Strategy = build_strategy(plan)
         self.full_spec = Spec.of(full)
         self.personal = self.strategy.personal(self.full_spec)
         self.spec = self.full_spec.without(self.personal)
-        self._encode_with(plan.upload.codec)
         self.run_id = self._claim()
         self.versions = Versions(plan.download, self.spec, store)
         self.meter = Meter((int(store.meta("wire_up") or 0), int(store.meta("wire_down") or 0)))
@@ -79,9 +84,12 @@ class Run:
         self._taken: set[str] = set()
         self._began = self._opened = clock()
         self._before = float(store.meta("elapsed") or 0.0)
-        needs = ids_of(self.codec) | ids_of(parse_codec(plan.download.codec))
-        self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec)
-        self._coordinator = Coordinator(self._rules(), new_id=lambda: secrets.token_hex(16))
+        self._choices: dict[str, Choice] = {}
+        texts = (*possible(plan.upload), plan.download.codec)
+        needs = frozenset[str]().union(*(ids_of(parse_codec(text)) for text in texts))
+        self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec, room(plan, self.spec))
+        self._memories = Memories(store, self.spec)
+        self._coordinator = Coordinator(self._rules(), new_id=lambda: secrets.token_hex(8))
         self._initial = {n: full[n] for n in self.spec.names}
 
     def start(self) -> None:
@@ -182,11 +190,10 @@ class Run:
             self.store.expire(round_)
             round_, phase, leases = done + 1, Phase.GATHERING, []
         self._coordinator.restore(round_, phase, leases, self._enrolment.names, self._clock())
-        if phase is Phase.TRAINING:
-            self._encode_with(self.store.meta("upload_codec") or self.codec.text)
+        self._choices = self.store.choices(round_)
         for lease, _, _, report in self.store.reports(round_, evaluate=False) if phase is Phase.TRAINING else []:
             if lease.fate is Fate.COUNTED:
-                update = self._decode(lease, self.store.payload(lease.id))
+                update, _ = self._decode(lease, self.store.payload(lease.id))
                 self._sum.fold(update, self.strategy.weight(pb.Report.FromString(report)))
         if self._measured(done) and not self.store.round(done)["metrics"]:
             self._queue_evaluation(done)  # the server died between committing the round and measuring it
@@ -194,10 +201,33 @@ class Run:
             self.finished = "the run was finished before"
         self._do(self._coordinator.resume_actions())
 
-    def _encode_with(self, text: str) -> None:
-        """The codec of the current round's updates: a round ends with the one it began with, whatever the plan says."""
-        self.codec: Codec = parse_codec(text)
-        self._limit = max_bytes(self.codec, self.spec)
+    def _choose(self, lease: Lease) -> Choice:
+        """The codec of one lease's update: kept with it, so that a resumed round ends as it began."""
+        upload, rounds = self.plan.upload, self.plan.run.rounds
+        share = (lease.round - 1) / max(1, rounds - 1)
+        if upload.codec != AUTO:
+            return Choice(scheduled(parse_codec(upload.codec).text, upload.rate_end, share), "")
+        habits = self.store.habits(lease.client, lease.round - _REMEMBERED)
+        report = pb.Report.FromString(habits.report)
+        facts = Facts(
+            self.spec.size,
+            self._enrolment.capabilities(lease.client).link.up,
+            report.train_seconds,
+            report.encode_seconds,
+            habits.invited,
+            min(_REMEMBERED, lease.round - habits.since) if habits.since else 0,
+            self.plan.cohort.deadline_s,
+        )
+        choice = choose(facts)
+        return choice._replace(codec=scheduled(choice.codec, upload.rate_end, share))
+
+    def _limit(self, lease: Lease) -> int:
+        """Most bytes of a lease's update."""
+        return 0 if lease.evaluate else max_bytes(self._codec(lease), self.spec)
+
+    def _codec(self, lease: Lease) -> Codec:
+        """How the update of a lease of training is coded."""
+        return parse_codec(self._choices[lease.id].codec)
 
     def _mark(self, phase: Phase) -> None:
         self._mark_as(self._coordinator.round, phase)
@@ -225,20 +255,24 @@ class Run:
     def _issue(self, action: Issue) -> None:
         self.stirred += 1
         evaluating = self._coordinator.phase is Phase.EVALUATING
+        choices = {lease.id: Choice("", "") if evaluating else self._choose(lease) for lease in action.leases}
+        self._choices.update(choices)
         with self.store.transaction():
-            self.store.add_leases(action.leases)
+            self.store.add_leases(action.leases, choices)
             self._mark(self._coordinator.phase)
-            self.store.set_meta("upload_codec", self.codec.text)
         if len(action.leases) == len(self._coordinator.leases):
             self._opened = self._clock()
         names = tuple(self._enrolment.name(lease.client) for lease in action.leases)
         self._listen(events.RoundOpened(action.round, self.plan.run.rounds, names, evaluating))
 
-    def _decode(self, lease: Lease, payload: bytearray) -> Tensors:
+    def _decode(self, lease: Lease, payload: bytearray, anew: bool = False) -> tuple[Tensors, State]:
+        """The update, and what the codec remembers of the client then; ``anew``: it remembers nothing yet."""
+        codec = self._codec(lease)
         context = Context(shared_seed(self.plan, lease.round), lease.round, self.versions.step)
-        update, _ = unseal(self.codec, payload, NOTHING, context, self.spec)
+        memory = self._memories.before(lease.client, lease.round, codec, anew)
+        update, memory = unseal(codec, payload, memory, context, self.spec)
         check_update(update)
-        return update
+        return update, memory
 
     def _close_round(self, round_: int) -> None:
         model, state = self.strategy.step(self.versions.exact, self._sum.mean(), self.versions.state)
@@ -254,9 +288,10 @@ class Run:
             record = round_record(self.store, round_, self.spec, now - self._opened, self._elapsed())
             self.store.set_round(round_, record)
             self._inbox.clear()
+            self._memories.settle()
             done = round_ >= self.plan.run.rounds
             self._mark_as(round_ if done else round_ + 1, Phase.FINISHED if done else Phase.GATHERING)
-        self._encode_with(self.plan.upload.codec)
+        self._choices.clear()
         self._sum.clear()
         self._taken.clear()
         self._queue_evaluation(round_)
@@ -296,7 +331,8 @@ def check(plan: Plan, model: Tensors) -> None:
     """Raise PlanError for what in a plan cannot go with a model, before anything starts."""
     spec = Spec.of(model)
     try:
-        shared = spec.without(build_strategy(plan.strategy).personal(spec))
+        shared = spec.without(build_strategy(plan).personal(spec))
     except SpecError as error:
         raise PlanError(f"{error} (strategy.personal)") from error
     publisher(plan.download, shared)
+    room(plan, shared)

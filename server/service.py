@@ -9,10 +9,10 @@ control.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -24,14 +24,15 @@ from fedpress.plan import Server as ServerSection
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import (
     CALLS,
-    CLIENT_KEY,
     FAULT_KEY,
     FRAME_BYTES,
+    IDENTITY_KEY,
     RETRY_KEY,
-    SECRET_KEY,
     SERVICE,
+    SMALL_BYTES,
     STATUS,
     Call,
+    head_bytes,
 )
 from fedpress.server.federation import Federation
 
@@ -136,8 +137,7 @@ class Service:
                 await self._on_core(self.federation.tick)
                 if self.federation.finished and not self.federation.pending and (measuring is None or measuring.done()):
                     break
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._due.wait(), _TICK_S)
+                await _within(_TICK_S, self._due)
             self._due.clear()
             if told != self.federation.stirred:
                 told = self.federation.stirred
@@ -187,8 +187,7 @@ class Service:
             left = until - loop.time()
             if reply.WhichOneof("answer") != "wait" or left <= 0:
                 return reply
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(changed.wait(), left)
+            await _within(left, changed)
 
     async def _fetch(self, request: pb.FetchRequest, context: Context) -> AsyncIterator[pb.Chunk]:
         client = await self._caller(context)
@@ -206,18 +205,21 @@ class Service:
     async def _push(self, parts: AsyncIterator[pb.PushPart], context: Context) -> pb.PushReply:
         client = await self._caller(context)
         try:  # no slot is held yet: whoever is silent, or has no ticket, costs nobody else a turn
-            first = await asyncio.wait_for(anext(parts, None), _HEADER_S)
+            async with asyncio.timeout(_HEADER_S):
+                first = await anext(parts, None)
         except TimeoutError as error:
             raise Refused("FAULT_MALFORMED", f"Expected an upload's header within {_HEADER_S:g} seconds.") from error
-        if first is None or first.WhichOneof("part") != "header":
-            raise Refused("FAULT_MALFORMED", "Expected an upload to begin with its header.")
+        if first is None or not first.HasField("header") or len(first.data) > SMALL_BYTES:
+            raise Refused("FAULT_MALFORMED", f"Expected an upload's header first, with at most {SMALL_BYTES} bytes.")
         upload = await self._on_core(partial(self.federation.push, client, first.header))
         if isinstance(upload, pb.PushReply):
             return upload
         try:
             async with self._uploads, asyncio.timeout(_TURN_S):
+                if first.data:
+                    await self._on_core(partial(self.federation.append, client, upload, first.data))
                 async for part in parts:
-                    if part.WhichOneof("part") != "data":
+                    if part.HasField("header") or not part.data:
                         raise Refused("FAULT_MALFORMED", "Expected only data after an upload's header.")
                     await self._on_core(partial(self.federation.append, client, upload, part.data))
                 reply = await self._on_core(partial(self.federation.finish, client, upload))
@@ -240,9 +242,8 @@ class Service:
         return await self._on_core(partial(self.federation.release, request.device_class))
 
     async def _caller(self, context: Context) -> str:
-        metadata = _metadata(context)
-        known = metadata.get(CLIENT_KEY, ""), metadata.get(SECRET_KEY, "")
-        return await self._on_core(partial(self.federation.authenticate, *known))
+        key = dict(context.invocation_metadata() or ()).get(IDENTITY_KEY)
+        return await self._on_core(partial(self.federation.authenticate, key if isinstance(key, bytes) else b""))
 
     # -- from messages to bytes -----------------------------------------------------------------------------------
 
@@ -265,7 +266,7 @@ class Service:
             SERVICE,
             {
                 name: kinds[call.request_streams, call.reply_streams](
-                    self._stream(call, methods[name]) if call.reply_streams else self._single(call, methods[name]),
+                    self._stream(methods[name]) if call.reply_streams else self._single(methods[name]),
                     request_deserializer=partial(self._received, call),
                     response_serializer=self._sent,
                 )
@@ -273,9 +274,9 @@ class Service:
             },
         )
 
-    def _single(self, call: Call, method: Handler) -> Handler:
+    def _single(self, method: Handler) -> Handler:
         async def answer(request: Any, context: Context) -> Any:
-            self._count_head(call, context)
+            self._count_head(context)
             try:
                 return await method(request, context)
             except FedpressError as error:
@@ -283,9 +284,9 @@ class Service:
 
         return answer
 
-    def _stream(self, call: Call, method: Handler) -> Handler:
+    def _stream(self, method: Handler) -> Handler:
         async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
-            self._count_head(call, context)
+            self._count_head(context)
             try:
                 async for message in method(request, context):
                     yield message
@@ -294,8 +295,8 @@ class Service:
 
         return answer
 
-    def _count_head(self, call: Call, context: Context) -> None:
-        self.federation.meter.message(up=call.head_bytes(_metadata(context).items()))
+    def _count_head(self, context: Context) -> None:
+        self.federation.meter.message(up=head_bytes(context.invocation_metadata() or ()))
 
     def _received(self, call: Call, data: bytes) -> Any:
         self.federation.meter.message(up=len(data) + FRAME_BYTES)
@@ -307,8 +308,11 @@ class Service:
         return data
 
 
-def _metadata(context: Context) -> dict[str, str]:
-    return {str(name): str(value) for name, value in context.invocation_metadata() or ()}
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Until ``event`` is set or the time is over. (3.11's ``wait_for`` would lose a cancellation between the two.)"""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _abort(context: Context, error: FedpressError) -> Awaitable[Any]:

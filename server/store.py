@@ -14,16 +14,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from fedpress.compression.download import Link
 from fedpress.errors import StoreError
 from fedpress.params import Array, Spec, Tensors, ordered
+from fedpress.server.choice import Choice
 from fedpress.server.coordinator import Fate, Lease
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 #: Bytes of a page: with SQLite's 4096, a model is a chain of so many pages that writing it takes three times as long.
 _PAGE: Final = 1 << 14
 #: The log's size before it is written back: uploads that a round forgets again are then never written twice.
@@ -31,14 +32,16 @@ _WAL_BYTES: Final = 1 << 26
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS clients (
-  id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, key_hash TEXT NOT NULL, device_class TEXT NOT NULL
+  id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, key_hash TEXT NOT NULL, device_class TEXT NOT NULL,
+  capabilities BLOB NOT NULL DEFAULT x''
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
   id TEXT PRIMARY KEY, client TEXT NOT NULL, round INTEGER NOT NULL, evaluate INTEGER NOT NULL, fate TEXT NOT NULL,
   bytes_up INTEGER NOT NULL DEFAULT 0, bytes_down INTEGER NOT NULL DEFAULT 0, models_down INTEGER NOT NULL DEFAULT 0,
-  report BLOB NOT NULL DEFAULT x''
+  report BLOB NOT NULL DEFAULT x'', codec TEXT NOT NULL, reason TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS leases_by_round ON leases (round);
+CREATE INDEX IF NOT EXISTS leases_by_client ON leases (client, round);
 CREATE TABLE IF NOT EXISTS chunks (ticket TEXT NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL,
   PRIMARY KEY (ticket, start));
 CREATE TABLE IF NOT EXISTS versions (
@@ -47,6 +50,8 @@ CREATE TABLE IF NOT EXISTS versions (
 );
 CREATE TABLE IF NOT EXISTS tensors (what TEXT NOT NULL, name TEXT NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL,
   data BLOB NOT NULL, PRIMARY KEY (what, name));
+CREATE TABLE IF NOT EXISTS memories (client TEXT NOT NULL, round INTEGER NOT NULL, tag INTEGER NOT NULL,
+  data BLOB NOT NULL, PRIMARY KEY (client, round));
 CREATE TABLE IF NOT EXISTS rounds (round INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS releases (
   device_class TEXT PRIMARY KEY, hash TEXT NOT NULL, format TEXT NOT NULL, metrics TEXT NOT NULL, data BLOB NOT NULL
@@ -71,6 +76,14 @@ class Traffic:
     bytes_up: int
     bytes_down: int
     models_down: int
+
+
+class Habits(NamedTuple):
+    """Rounds a client was invited to, the first of all (0: none yet), and its last serialised report."""
+
+    invited: int
+    since: int
+    report: bytes
 
 
 @dataclass(frozen=True)
@@ -137,7 +150,7 @@ class Store:
         """Keep a new client. Raises StoreError if the name is taken."""
         try:
             self._db.execute(
-                "INSERT INTO clients VALUES (?, ?, ?, ?)",
+                "INSERT INTO clients (id, name, key_hash, device_class) VALUES (?, ?, ?, ?)",
                 (client.id, client.name, client.key_hash, client.device_class),
             )
         except sqlite3.IntegrityError as error:
@@ -147,14 +160,39 @@ class Store:
         """All clients ever enrolled."""
         return [Client(*row) for row in self._db.execute("SELECT id, name, key_hash, device_class FROM clients")]
 
+    def set_capabilities(self, client: str, said: bytes) -> None:
+        """Keep what a client said last that it can do (a serialised message)."""
+        self._db.execute("UPDATE clients SET capabilities = ? WHERE id = ?", (said, client))
+
+    def capabilities(self) -> dict[str, bytes]:
+        """What all clients said last, by client id."""
+        return dict(self._db.execute("SELECT id, capabilities FROM clients"))
+
     # -- leases and updates ---------------------------------------------------------------------------------------
 
-    def add_leases(self, leases: Iterable[Lease]) -> None:
-        """Keep new leases."""
+    def add_leases(self, leases: Iterable[Lease], choices: Mapping[str, Choice]) -> None:
+        """Keep new leases, and how the update of each is coded."""
         self._db.executemany(
-            "INSERT INTO leases (id, client, round, evaluate, fate) VALUES (?, ?, ?, ?, ?)",
-            [(v.id, v.client, v.round, v.evaluate, v.fate.value) for v in leases],
+            "INSERT INTO leases (id, client, round, evaluate, fate, codec, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(v.id, v.client, v.round, v.evaluate, v.fate.value, *choices[v.id]) for v in leases],
         )
+
+    def choices(self, round_: int) -> dict[str, Choice]:
+        """How the updates of a round are coded, by ticket."""
+        rows = self._db.execute("SELECT id, codec, reason FROM leases WHERE round = ?", (round_,))
+        return {ticket: Choice(codec, reason) for ticket, codec, reason in rows}
+
+    def habits(self, client: str, since: int) -> Habits:
+        """How often a client was invited to train after round ``since``, and what it said last."""
+        invited, first = self._db.execute(
+            "SELECT COALESCE(SUM(round > ?), 0), COALESCE(MIN(round), 0) FROM leases WHERE client = ? AND evaluate = 0",
+            (since, client),
+        ).fetchone()
+        said = self._db.execute(
+            "SELECT report FROM leases WHERE client = ? AND evaluate = 0 AND fate = ? ORDER BY round DESC LIMIT 1",
+            (client, Fate.COUNTED.value),
+        ).fetchone()
+        return Habits(invited, first, said[0] if said else b"")
 
     def lease(self, ticket: str) -> Lease | None:
         """A lease of any round."""
@@ -220,6 +258,39 @@ class Store:
     def discard_updates(self) -> None:
         """Forget all payloads: the round they belong to is committed."""
         self._db.execute("DELETE FROM chunks")
+
+    # -- what codecs remember of clients --------------------------------------------------------------------------
+
+    def set_memory(self, client: str, round_: int, tag: int, data: bytes) -> None:
+        """Keep what is remembered of a client since a round, and its tag."""
+        row = (client, round_, tag, len(data))
+        at = self._db.execute("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, zeroblob(?))", row).lastrowid or 0
+        with self._db.blobopen("memories", "data", at) as blob:
+            blob.write(data)
+
+    def memory_tag(self, client: str, round_: int) -> int:
+        """The tag of what was remembered of a client before a round; 0 if nothing was."""
+        row = self._db.execute(
+            "SELECT tag FROM memories WHERE client = ? AND round < ? ORDER BY round DESC LIMIT 1", (client, round_)
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def memory(self, client: str, round_: int) -> bytes | None:
+        """What was remembered of a client before a round; None if nothing was."""
+        row = self._db.execute(
+            "SELECT data FROM memories WHERE client = ? AND round < ? ORDER BY round DESC LIMIT 1", (client, round_)
+        ).fetchone()
+        return bytes(row[0]) if row else None
+
+    def forget_memory(self, client: str) -> None:
+        """Remember nothing of a client."""
+        self._db.execute("DELETE FROM memories WHERE client = ?", (client,))
+
+    def settle_memories(self) -> None:
+        """Keep only what is remembered last of each client."""
+        self._db.execute(
+            "DELETE FROM memories WHERE round < (SELECT MAX(round) FROM memories AS m WHERE m.client = memories.client)"
+        )
 
     # -- models ---------------------------------------------------------------------------------------------------
 

@@ -53,15 +53,15 @@ def ticket(
     """The ticket of one lease: work on version ``model``, got by ``recipe``; an update of at most ``limit`` bytes."""
     every = plan.evaluate.clients_every
     made = pb.Ticket(
-        id=lease.id,
+        id=bytes.fromhex(lease.id),
         work=pb.WORK_EVALUATE if lease.evaluate else pb.WORK_TRAIN,
         round=lease.round,
-        model=model,
+        model=bytes.fromhex(model),
         recipe=recipe,
         upload_codec=codec,
         seed=shared_seed(plan, lease.round),
         seconds_left=seconds_left if math.isfinite(seconds_left) else 0.0,
-        max_update_bytes=0 if lease.evaluate else limit,
+        max_update_bytes=limit,
         training=training(plan, lease.round),
         rule=rule,
         evaluate=lease.evaluate or bool(every and (lease.round - 1) % every == 0),

@@ -17,6 +17,7 @@ from fedpress.errors import CodecError, DecodeError, PlanError, StoreError
 from fedpress.params import Spec, Tensors, content_hash, subtract
 from fedpress.plan import Download
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.names import SHORT
 from fedpress.server.store import Store
 
 #: Versions between two that the store keeps whole, as devices see them; the others are sums of payloads that it has.
@@ -111,14 +112,19 @@ class Versions:
         blobs = {v.link: v.blob for v in [*self._history, *filter(None, self._direct.values())]}
         return [
             pb.Blob(
-                hash=blobs[link] if link in blobs else self._whole(),
-                bytes=link.bytes,
+                hash=bytes.fromhex(blobs[link] if link in blobs else self._whole()),
+                size=link.bytes,
                 codec=link.codec,
                 full=link.full,
                 step=link == self._history[-1].link and not link.full,
             )
             for link in links
         ]
+
+    def named(self, start: str) -> str:
+        """The hash of the version known here whose hash starts so; "" for none, or for less than its short name."""
+        known = (self._store.meta("origin") or "", self.hash, *(v.link.base_hash for v in self._history))
+        return next((h for h in known if h.startswith(start)), "") if len(start) >= 2 * SHORT else ""
 
     def blob(self, content_hash: str) -> bytes | None:
         """The bytes with this SHA-256, if they are still kept."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedpress.client.device import Device, Note
 from fedpress.client.grpc_link import GrpcLink
+from fedpress.client.probe import Probe
 from fedpress.client.vault import Vault
 from fedpress.simulations.problem import Problem
 
@@ -23,6 +24,7 @@ def join(
     insecure: bool = False,
     device_class: str = "any",
     listen: Callable[[Note], object] | None = None,
+    probe: Probe | None = None,
 ) -> str:
     """Take part in the run at ``address``; returns why it ended.
 
@@ -34,7 +36,8 @@ def join(
         link = GrpcLink(address, ca, insecure)
         try:
             trainer = problem.local_trainer() if shard is None else problem.trainer(shard)
-            device = Device(link, kept, trainer, name, problem.task.name, device_class, listener=listen or _print)
+            listener = listen or _print
+            device = Device(link, kept, trainer, name, problem.task.name, device_class, listener=listener, probe=probe)
             return device.run()
         finally:
             link.close()

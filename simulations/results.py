@@ -143,7 +143,7 @@ def summarise(
     """The summary of a run.
 
     ``parameters``: of the model that travels. ``model``: its content hash at the end. ``clients``: how many there were.
-    ``wire_up`` and ``wire_down``: bytes of all messages with envelopes, 0 where there was no wire.
+    ``wire_up`` and ``wire_down``: bytes of all messages with envelopes; inline, what they would be.
     ``baseline``: the uncompressed run of the same seed.
     """
     accuracies = curve(rounds)

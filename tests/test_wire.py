@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from fedpress.compression.payload import seal
 from fedpress.compression.registry import parse
 from fedpress.compression.stream import Stream
 from fedpress.params import Spec, content_hash, unflatten
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.names import checksum, put_metrics, short
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "wire.md").read_text(encoding="utf-8")
 SHAPES = {"w": [2, 3], "b": [2]}
@@ -58,6 +62,32 @@ def topk(data: bytes, n: int, density: float) -> list[int]:
     return indices
 
 
+def fields(message: bytes) -> dict[int, Any]:
+    """The fields of a protobuf message by number: integers, floats (fixed32) and bytes."""
+    found: dict[int, Any] = {}
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value, shift = 0, 0
+        while True:
+            value |= (message[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if not message[at - 1] & 128:
+                return value
+
+    while at < len(message):
+        number, kind = divmod(varint(), 8)
+        if kind == 0:
+            found[number] = varint()
+        elif kind == 5:
+            found[number], at = struct.unpack("<f", message[at : at + 4])[0], at + 4
+        else:
+            size = varint()
+            found[number], at = message[at : at + size], at + size
+    return found
+
+
 def test_the_page_holds_what_the_code_sends() -> None:
     spec = Spec.of(MODEL)
     download, _ = seal(parse("int8"), MODEL, {}, Context(), Stream(0))
@@ -95,3 +125,25 @@ def test_a_stranger_reads_any_indices(n: int, density: float) -> None:
     indices = topk(payload[at : at + length], n, density)
     assert indices == sorted(np.argsort(-np.abs(values), kind="stable")[: len(indices)].tolist())
     assert payload[at + length :] == values[indices].astype("<f4").tobytes()
+
+
+def test_a_stranger_reads_the_messages_of_a_round() -> None:
+    shown = dict(re.findall(r"^\| (\S+) \| `([0-9a-f]+)` \|$", PAGE, re.MULTILINE))
+    model, payload = bytes.fromhex(shown["Ticket.model"]), bytes.fromhex("02010b0402013cbf5f00")
+    assert fields(bytes.fromhex(shown["WorkRequest"])) == {1: model[:8], 3: 20.0}
+    part = fields(bytes.fromhex(shown["PushPart"]))
+    assert part[2] == payload
+    header = fields(part[1])
+    report = header.pop(6)
+    assert header == {1: bytes(range(8)), 2: model[:8], 3: 10, 4: hashlib.sha256(payload).digest()[:8]}
+    assert fields(report) == {1: 300, 2: 10, 3: 0.5, 4: 1.5, 7: 100, 8: 0.75}
+
+
+def test_the_page_holds_the_messages_the_code_sends() -> None:
+    shown = dict(re.findall(r"^\| (\S+) \| `([0-9a-f]+)` \|$", PAGE, re.MULTILINE))
+    base, payload = short(shown["Ticket.model"]), bytes.fromhex("02010b0402013cbf5f00")
+    report = pb.Report(examples=300, steps=10, loss=0.5, train_seconds=1.5, held_out=100)
+    put_metrics(report, {"accuracy": 0.75})
+    header = pb.PushHeader(ticket=bytes(range(8)), base=base, size=10, checksum=checksum(payload), report=report)
+    assert pb.WorkRequest(held=base, wait_seconds=20).SerializeToString().hex() == shown["WorkRequest"]
+    assert pb.PushPart(header=header, data=payload).SerializeToString().hex() == shown["PushPart"]

@@ -6,21 +6,22 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from fedpress.errors import PlanError, closest
-from fedpress.plan import StrategySection
+from fedpress.plan import Plan, StrategySection
 from fedpress.server.strategies.fedavg import FedAvg
 from fedpress.server.strategies.fedper import FedPer
 from fedpress.server.strategies.strategy import Strategy
 
 __all__ = ["STRATEGIES", "Strategy", "build"]
 
-STRATEGIES: Final[Mapping[str, Callable[[StrategySection], Strategy]]] = {
-    FedAvg.id: lambda options: FedAvg(weighting=options.weighting),
-    FedPer.id: lambda options: FedPer(weighting=options.weighting, patterns=options.personal),
+STRATEGIES: Final[Mapping[str, Callable[[StrategySection, float], Strategy]]] = {
+    FedAvg.id: lambda options, lr: FedAvg(weighting=options.weighting, lr=lr),
+    FedPer.id: lambda options, lr: FedPer(weighting=options.weighting, lr=lr, patterns=options.personal),
 }
 
 
-def build(options: StrategySection) -> Strategy:
+def build(plan: Plan) -> Strategy:
     """The strategy a plan names. Raises PlanError for an unknown one, or for options that do not go with it."""
+    options = plan.strategy
     if options.name not in STRATEGIES:
         raise PlanError(f"Unknown strategy '{options.name}' (strategy.name). {closest(options.name, STRATEGIES)}")
     if options.personal and options.name != FedPer.id:
@@ -28,4 +29,4 @@ def build(options: StrategySection) -> Strategy:
             f"Expected strategy.personal only with strategy.name = 'fedper', got {list(options.personal)} "
             f"with '{options.name}'."
         )
-    return STRATEGIES[options.name](options)
+    return STRATEGIES[options.name](options, plan.server_lr)

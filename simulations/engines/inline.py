@@ -1,22 +1,29 @@
 """The inline engine: one process, one thread, real payload bytes, no sockets. The debugger's engine and the sweep's.
 
-The same federation, devices, codecs and vaults as over the network; only the link is a function call. Devices take
-turns in the order of their names, so that the same seed gives the same result, bit for bit.
+The same federation, devices, codecs and vaults as over the network; only the link is a function call. Messages are
+counted as gRPC would carry them, and a request for work once, when there is some: over a network it would be held.
+Devices take turns in the order of their names, so that the same seed gives the same result, bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+
+from google.protobuf.message import Message
 
 from fedpress.client import actions
 from fedpress.client.device import Device
+from fedpress.client.grpc_link import push_parts
 from fedpress.client.link import Traffic
+from fedpress.client.probe import Probe
 from fedpress.client.vault import Vault
 from fedpress.errors import FedpressError
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.calls import FRAME_BYTES, IDENTITY_KEY, head_bytes
 from fedpress.server import events
 from fedpress.server.federation import Federation
+from fedpress.simulations import distortion
 from fedpress.simulations.host import Host
 from fedpress.simulations.problem import Problem
 from fedpress.simulations.results import Result, Summary
@@ -29,28 +36,36 @@ class InlineLink:
         self.traffic = Traffic()
         self.server = "inline"
         self._federation = federation
-        self._client, self._key = "", ""
+        self._key, self._chunk = b"", 1
 
     def enrol(self, request: pb.EnrolRequest) -> pb.EnrolReply:
         """Join."""
-        return self._federation.enrol(request)
+        reply = self._federation.enrol(request)
+        self._chunk = reply.chunk_bytes
+        self._count([request], [reply])
+        return reply
 
-    def authenticate(self, client_id: str, key: str) -> None:
+    def authenticate(self, key: bytes) -> None:
         """Take this identity."""
-        self._client, self._key = client_id, key
+        self._key = key
 
     def get_work(self, request: pb.WorkRequest) -> pb.WorkReply:
-        """Ask for work; never held."""
-        return self._federation.get_work(self._caller(), request)
+        """Ask for work; never held, but counted as if."""
+        reply = self._federation.get_work(self._caller(), request)
+        if not reply.HasField("wait"):
+            self._count([request], [reply])
+        return reply
 
-    def fetch(self, blob: str, offset: int) -> Iterator[bytes]:
+    def fetch(self, blob: bytes, offset: int) -> Iterator[bytes]:
         """The blob in one piece."""
         client = self._caller()
         data = bytes(self._federation.blob(blob, offset))
         self._federation.meter.down(client, len(data))
+        chunks = (pb.Chunk(data=data[at : at + self._chunk]) for at in range(0, len(data), self._chunk))
+        self._count([pb.FetchRequest(hash=blob, offset=offset)], chunks)
         yield data
 
-    def offset(self, ticket: str) -> pb.OffsetReply:
+    def offset(self, ticket: bytes) -> pb.OffsetReply:
         """How much of an update is there."""
         return self._federation.offset(self._caller(), ticket)
 
@@ -61,9 +76,11 @@ class InlineLink:
         if isinstance(upload, pb.PushReply):
             return upload
         self._federation.append(client, upload, payload[header.offset :])
-        return self._federation.finish(client, upload)
+        reply = self._federation.finish(client, upload)
+        self._count(push_parts(header, payload, self._chunk), [reply])
+        return reply
 
-    def decline(self, ticket: str, reason: str) -> pb.DeclineReply:
+    def decline(self, ticket: bytes, reason: str) -> pb.DeclineReply:
         """Give a ticket back."""
         return self._federation.decline(self._caller(), ticket, reason)
 
@@ -74,12 +91,24 @@ class InlineLink:
     def close(self) -> None:
         """Nothing is open."""
 
+    def _count(self, up: Iterable[Message], down: Iterable[Message]) -> None:
+        """The messages of one call."""
+        identity = [(IDENTITY_KEY, self._key)] if self._key else []
+        sent, received = (sum(message.ByteSize() + FRAME_BYTES for message in way) for way in (up, down))
+        self._federation.meter.message(up=head_bytes(identity) + sent, down=received)
+
     def _caller(self) -> str:
-        return self._federation.authenticate(self._client, self._key)
+        return self._federation.authenticate(self._key)
 
 
-def inline(problem: Problem, listen: events.Listener, resume: bool, baseline: Summary | None) -> Result:
-    """Run the problem in this thread."""
+def inline(
+    problem: Problem,
+    listen: events.Listener,
+    resume: bool,
+    baseline: Summary | None,
+    probes: Callable[[str], Probe] | None = None,
+) -> Result:
+    """Run the problem in this thread. ``probes``: what watches a client, by its name; by default, for the report."""
     plan = problem.plan
     evaluate, shards = problem.evaluator(), sorted(enumerate(problem.names), key=lambda pair: pair[1])
     with Host(plan, problem.initial, listen, resume=resume, durable=False) as host, ExitStack() as vaults:
@@ -89,7 +118,10 @@ def inline(problem: Problem, listen: events.Listener, resume: bool, baseline: Su
             vault = vaults.enter_context(Vault(plan.directory / "clients" / name, durable=False))
             trainer = problem.trainer(shard)
             link = InlineLink(federation)
-            devices.append(Device(link, vault, trainer, name, problem.task.name, patience=0.0, sleep=lambda _: None))
+            probe = probes(name) if probes else distortion.last_round(plan.run.rounds, vault.directory)
+            devices.append(
+                Device(link, vault, trainer, name, problem.task.name, patience=0.0, sleep=lambda _: None, probe=probe)
+            )
         for device in devices:  # all enrol before anybody works, so that the first cohort is drawn from all
             device.step()
         while not (federation.finished and not federation.pending):

@@ -21,6 +21,7 @@ from fedpress.errors import FedpressError
 from fedpress.plan import Plan
 from fedpress.server import events
 from fedpress.server.service import Service
+from fedpress.simulations import distortion
 from fedpress.simulations.engines import warm
 from fedpress.simulations.host import Host
 from fedpress.simulations.join import join
@@ -57,7 +58,9 @@ def work(plan: Plan, shard: int, name: str, address: str, log: Path) -> None:
     with log.open("a", buffering=1, encoding="utf-8") as out:
         os.dup2(out.fileno(), sys.stdout.fileno())
         os.dup2(out.fileno(), sys.stderr.fileno())
-        join(warm.problem_of(plan), address, plan.directory / "clients" / name, name=name, shard=shard, insecure=True)
+        vault = plan.directory / "clients" / name
+        probe = distortion.last_round(plan.run.rounds, vault)
+        join(warm.problem_of(plan), address, vault, name=name, shard=shard, insecure=True, probe=probe)
 
 
 def _start(plan: Plan, names: list[str], address: str) -> dict[str, BaseProcess]:

@@ -18,7 +18,8 @@ from fedpress.compression.registry import parse
 from fedpress.compression.stream import Stream
 from fedpress.params import Array, Spec, Tensors, add, content_hash
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.protos.calls import CALLS, CLIENT_KEY, FAULT_KEY, PROTOCOL, RETRY_KEY, SECRET_KEY, SERVICE, STATUS
+from fedpress.protos.calls import CALLS, FAULT_KEY, IDENTITY_KEY, PROTOCOL, RETRY_KEY, SERVICE, STATUS
+from fedpress.protos.names import checksum, short
 
 Breakage = str | grpc.StatusCode
 
@@ -52,6 +53,7 @@ class Toy:
     fetched: list[tuple[int, int]] = field(default_factory=list)
     enrolled: list[pb.EnrolRequest] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+    links: list[pb.LinkRates | None] = field(default_factory=list)
     sent: int = 0
     received: int = 0
     port: int = 0
@@ -59,7 +61,7 @@ class Toy:
     def __post_init__(self) -> None:
         self.spec = Spec.of(self.initial)
         self._steps = [Step(self.initial, self.initial, full=True)]
-        self._known: dict[str, str] = {}
+        self._known: dict[bytes, str] = {}
         self._inbox = bytearray()
 
     @property
@@ -117,19 +119,16 @@ class Toy:
 
     def _caller(self, context: grpc.ServicerContext) -> None:
         told = dict(context.invocation_metadata())
-        if self._known.get(str(told.get(CLIENT_KEY))) != told.get(SECRET_KEY):
+        if told.get(IDENTITY_KEY) not in self._known:
             self._say(context, "FAULT_NOT_ENROLLED")
 
     def _enrol(self, request: pb.EnrolRequest, context: grpc.ServicerContext) -> pb.EnrolReply:
         self.enrolled.append(request)
         self._may_break("Enrol", context)
-        if request.client_id and self._known.get(request.client_id) != request.key:
-            self._say(context, "FAULT_NOT_ENROLLED")
-        client = request.client_id or f"client-{len(self._known)}"
-        self._known.setdefault(client, f"key of {client}")
+        key = request.key or b"a key of 16 byte"
         return pb.EnrolReply(
-            client_id=client,
-            key=self._known[client],
+            client_id=self._known.setdefault(key, f"client-{len(self._known)}"),
+            key=key,
             run_id=self.run,
             spec=[pb.TensorInfo(name=t.name, shape=t.shape, dtype=t.dtype) for t in self.spec],
             long_poll_seconds=0.0,
@@ -140,21 +139,20 @@ class Toy:
 
     def _getwork(self, request: pb.WorkRequest, context: grpc.ServicerContext) -> pb.WorkReply:
         self._caller(context)
-        self.held.append(request.held_model)
+        self.held.append(request.held.hex())
+        self.links.append(request.link if request.HasField("link") else None)
         self._may_break("GetWork", context)
         if self.round > self.rounds:
             return pb.WorkReply(finished=pb.Finished(reason="that was all"))
-        step, hashes = self._steps[-1], [step.hash for step in self._steps]
-        path = [] if request.held_model == step.hash else self._steps
-        if request.held_model in hashes:
-            path = self._steps[hashes.index(request.held_model) + 1 :]
+        step, hashes = self._steps[-1], [short(step.hash) for step in self._steps]
+        path = self._steps[hashes.index(request.held) + 1 :] if request.held in hashes else self._steps
         ticket = pb.Ticket(
-            id=f"ticket-{self.round}",
+            id=f"ticket-{self.round}".encode(),
             work=pb.WORK_TRAIN,
             round=self.round,
-            model=step.hash,
+            model=bytes.fromhex(step.hash),
             recipe=[
-                pb.Blob(hash=hashlib.sha256(s.payload).hexdigest(), bytes=len(s.payload), codec="raw", full=s.full)
+                pb.Blob(hash=hashlib.sha256(s.payload).digest(), size=len(s.payload), codec="raw", full=s.full)
                 for s in path
             ],
             upload_codec=self.codec,
@@ -170,7 +168,7 @@ class Toy:
 
     def _fetch(self, request: pb.FetchRequest, context: grpc.ServicerContext) -> Iterator[pb.Chunk]:
         self._caller(context)
-        payload = {hashlib.sha256(s.payload).hexdigest(): s.payload for s in self._steps}[request.hash]
+        payload = {hashlib.sha256(s.payload).digest(): s.payload for s in self._steps}[request.hash]
         let, what = self.broken["Fetch"].pop(0) if self.broken.get("Fetch") else (1 << 30, "")
         self.fetched.append((request.offset, len(payload)))
         for i, at in enumerate(range(request.offset, len(payload), self.chunk)):
@@ -184,27 +182,28 @@ class Toy:
     def _offset(self, request: pb.OffsetRequest, context: grpc.ServicerContext) -> pb.OffsetReply:
         self._caller(context)
         self._may_break("Offset", context)
-        done = int(request.ticket.rpartition("-")[2]) < self.round
+        done = int(request.ticket.rpartition(b"-")[2]) < self.round
         return pb.OffsetReply(offset=len(self._inbox), acknowledged=done)
 
     def _push(self, parts: Iterator[pb.PushPart], context: grpc.ServicerContext) -> pb.PushReply:
         self._caller(context)
-        header = next(parts).header
+        first = next(parts)
+        header = first.header
         self.offsets.append(header.offset)
-        if int(header.ticket.rpartition("-")[2]) < self.round:
+        if int(header.ticket.rpartition(b"-")[2]) < self.round:
             return pb.PushReply(duplicate=True)
         let, what = self.broken["Push"].pop(0) if self.broken.get("Push") else (1 << 30, "")
         if header.offset != len(self._inbox):
             self._say(context, "FAULT_BAD_OFFSET")
-        for i, part in enumerate(parts):
+        for i, part in enumerate([first, *parts] if first.data else parts):
             if i == let:
                 self._say(context, what)
             self._inbox += part.data
         payload = bytes(self._inbox)
         self._inbox.clear()
-        assert len(payload) == header.bytes
-        assert hashlib.sha256(payload).hexdigest() == header.sha256
-        assert header.model == self._steps[-1].hash
+        assert len(payload) == header.size
+        assert checksum(payload) == header.checksum
+        assert header.base == short(self._steps[-1].hash)
         update, _ = unseal(parse(self.codec), payload, NOTHING, Context(self.round, self.round), self.spec)
         self.updates.append(dict(update))
         self.reports.append(header.report)

@@ -16,7 +16,7 @@ from fedpress.client.link import SMALLEST_MEASURED, Rate
 from fedpress.client.trainers.idle import IdleTrainer
 from fedpress.errors import PlanError, Refused, ServerGone
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.protos.calls import CALLS, PROTOCOL
+from fedpress.protos.calls import PROTOCOL, head_bytes
 
 Toys = Callable[..., Any]
 
@@ -29,7 +29,7 @@ def toy(toys: Toys) -> Any:
 def enrolled(toy: Any, **options: Any) -> GrpcLink:
     link = GrpcLink(f"localhost:{toy.port}" if options else f"127.0.0.1:{toy.port}", **options)
     reply = link.enrol(pb.EnrolRequest(protocol=PROTOCOL, name="dora"))
-    link.authenticate(reply.client_id, reply.key)
+    link.authenticate(reply.key)
     return link
 
 
@@ -38,15 +38,14 @@ def test_both_sides_count_the_same_bytes(toy: Any) -> None:
     ticket = link.get_work(pb.WorkRequest()).ticket
     blob = ticket.recipe[0]
     data = b"".join(link.fetch(blob.hash, 0))
-    assert len(data) == blob.bytes
+    assert len(data) == blob.size
     assert b"".join(link.fetch(blob.hash, 777)) == data[777:]
     link.decline(ticket.id, "no")
     link.close()
-    heads = CALLS["Enrol"].head_bytes(()) + sum(
-        CALLS[call].head_bytes(link._identity) for call in ("GetWork", "Fetch", "Fetch", "Decline")
-    )
+    heads = 4 * head_bytes(link._identity)
+    assert heads == 4 * (len("key-bin") + 16)
     assert (link.traffic.sent, link.traffic.received) == (toy.received + heads, toy.sent)
-    assert link.traffic.received > 2 * blob.bytes - 777
+    assert link.traffic.received > 2 * blob.size - 777
     assert link.traffic.down.bytes_per_s > 0
     assert link.traffic.up.bytes_per_s == 0, "nothing large was sent"
 
@@ -56,12 +55,12 @@ def test_an_upload_goes_in_chunks_of_the_servers_size_from_the_offset_on(toy: An
     payload = bytes(range(256)) * 40
     toy.broken["Push"] = [(2, "FAULT_BUSY")]
     with pytest.raises(Refused) as refused:
-        link.push(pb.PushHeader(ticket="ticket-1", bytes=len(payload)), payload)
+        link.push(pb.PushHeader(ticket=b"ticket-1", size=len(payload)), payload)
     assert (refused.value.fault, refused.value.retry_after) == ("FAULT_BUSY", 0.5)
     assert bytes(toy._inbox) == payload[: 2 * toy.chunk]
     toy.broken["Push"] = [(7, "FAULT_BUSY")]
     with pytest.raises(Refused):
-        link.push(pb.PushHeader(ticket="ticket-1", bytes=len(payload), offset=2 * toy.chunk), payload)
+        link.push(pb.PushHeader(ticket=b"ticket-1", size=len(payload), offset=2 * toy.chunk), payload)
     assert bytes(toy._inbox) == payload[: 9 * toy.chunk], "seven more, without a gap or a repetition"
     link.close()
 
@@ -118,7 +117,7 @@ def test_a_message_beyond_the_bound_is_not_read(toy: Any) -> None:
     toy._steps[0].payload = bytes(MAX_MESSAGE + 1)
     toy.chunk = MAX_MESSAGE + 1
     with pytest.raises(Refused, match="RESOURCE_EXHAUSTED"):
-        list(link.fetch(hashlib.sha256(toy._steps[0].payload).hexdigest(), 0))
+        list(link.fetch(hashlib.sha256(toy._steps[0].payload).digest(), 0))
     link.close()
 
 
@@ -131,7 +130,7 @@ def test_nobody_there_and_a_closed_link_are_both_a_server_that_is_gone(toy: Any)
     with pytest.raises(ServerGone, match="closed"):
         link.get_work(pb.WorkRequest())
     with pytest.raises(ServerGone, match="closed"):
-        list(link.fetch("x", 0))
+        list(link.fetch(b"x", 0))
 
 
 def test_closing_ends_a_call_in_flight(toy: Any) -> None:
@@ -222,7 +221,7 @@ def test_tls_with_the_servers_certificate_and_with_no_other(toy: Any, tmp_path: 
     toy.port = 0
     toy.start(credentials=grpc.ssl_server_credentials([(key, cert)]))
     link = enrolled(toy, root_certs=tmp_path / "server.pem")
-    assert link.get_work(pb.WorkRequest()).ticket.id == "ticket-1"
+    assert link.get_work(pb.WorkRequest()).ticket.id == b"ticket-1"
     link.close()
     with pytest.raises(ServerGone):
         enrolled(toy, root_certs=tmp_path / "other.pem")

@@ -45,7 +45,7 @@ def test_epsilon_is_kept_through_a_restart_and_the_budget_ends_in_a_decline(
     with Vault(tmp_path / "v", durable=False) as vault:
         assert vault.history == (ONE_ROUND,), "written before the update left"
     run(until=99)
-    assert [report.epsilon for report in toy.reports] == [pytest.approx(epsilon((ONE_ROUND,), 1e-5)), two_rounds]
+    assert [report.epsilon for report in toy.reports] == pytest.approx([epsilon((ONE_ROUND,), 1e-5), two_rounds])
     assert [report.loss for report in toy.reports] == [0.0, 0.0], "the loss of private examples is private"
     assert len(toy.updates) == 2
     assert "past this device's budget" in toy.declined[0]

@@ -9,8 +9,12 @@ from fedpress.client.session import CALLING, FIRST_PAUSE, LONGEST_PAUSE, ON_FAUL
 from fedpress.compression.stream import Stream
 from fedpress.protos import fleet_pb2 as pb
 
+M1 = "f1" * 32
 TICKET = pb.Ticket(
-    id="t1", round=1, model="m1", recipe=[pb.Blob(hash="a", bytes=5, full=True), pb.Blob(hash="b", bytes=7)]
+    id=b"t1",
+    round=1,
+    model=bytes.fromhex(M1),
+    recipe=[pb.Blob(hash=b"a", size=5, full=True), pb.Blob(hash=b"b", size=7)],
 )
 #: From NEW, the good answers that lead to each state.
 TO_IDLE = [events.Enrolled(held="m0")]
@@ -25,7 +29,7 @@ PATHS: dict[State, list[events.Event]] = {
     State.REBUILDING: TO_REBUILDING,
     State.WORKING: TO_WORKING,
     State.DECLINING: [*TO_WORKING, events.CannotTrain("low battery")],
-    State.RESUMING: [events.Enrolled(held="m0", pending="t1")],
+    State.RESUMING: [events.Enrolled(held="m0", pending=b"t1")],
     State.PUSHING: TO_PUSHING,
     State.COMMITTING: [*TO_PUSHING, events.Acknowledged()],
     State.DROPPING: [*TO_PUSHING, events.Refused("FAULT_STALE_ROUND")],
@@ -34,10 +38,10 @@ PATHS: dict[State, list[events.Event]] = {
 #: Every kind of answer each state may get.
 CALL = [events.Gone(kept=3), *(events.Refused(fault) for fault in pb.Fault.keys())]  # noqa: SIM118
 ANSWERS: dict[State, list[events.Event]] = {
-    State.NEW: [events.Enrolled(), events.Enrolled("m0"), events.Enrolled("m0", "t0"), *CALL],
+    State.NEW: [events.Enrolled(), events.Enrolled("m0"), events.Enrolled("m0", b"t0"), *CALL],
     State.IDLE: [
         events.GotTicket(TICKET),
-        events.GotTicket(pb.Ticket(id="t2", model="m1")),
+        events.GotTicket(pb.Ticket(id=b"t2", model=bytes.fromhex(M1))),
         events.GotWait(5.0),
         events.GotWait(float("nan")),
         events.GotFinished("over"),
@@ -90,33 +94,34 @@ def test_one_round() -> None:
     ]
     seen += [made.on(answer) for answer in answers]
     assert seen == [
-        actions.DoEnrol(fresh=False),
+        actions.DoEnrol(),
         actions.AskWork("m0"),
         actions.Fetch(TICKET.recipe[0], 0),
         actions.Fetch(TICKET.recipe[1], 0),
         actions.Rebuild(TICKET),
         actions.Train(TICKET),
-        actions.Push("t1", 0),
-        actions.Commit("t1"),
-        actions.AskWork("m1"),
+        actions.Push(b"t1", 0),
+        actions.Commit(b"t1"),
+        actions.AskWork(M1),
     ]
 
 
 #: The promises of fleet.proto about an update on its way, written down a second time.
 AFTER_PUSH: dict[str, actions.Action] = {
-    "FAULT_UNSPECIFIED": actions.AskOffset("t1"),
+    "FAULT_UNSPECIFIED": actions.AskOffset(b"t1"),
     "FAULT_PROTOCOL": actions.Stop("no", failed=True),
-    "FAULT_NOT_ENROLLED": actions.DoEnrol(fresh=False),
+    "FAULT_NOT_ENROLLED": actions.DoEnrol(),
     "FAULT_INCAPABLE": actions.Stop("no", failed=True),
-    "FAULT_UNKNOWN_TICKET": actions.Drop("t1", "FAULT_UNKNOWN_TICKET: no"),
-    "FAULT_STALE_ROUND": actions.Drop("t1", "FAULT_STALE_ROUND: no"),
-    "FAULT_WRONG_MODEL": actions.Drop("t1", "FAULT_WRONG_MODEL: no"),
-    "FAULT_UPDATE_TOO_LARGE": actions.Drop("t1", "FAULT_UPDATE_TOO_LARGE: no"),
-    "FAULT_MALFORMED": actions.Drop("t1", "FAULT_MALFORMED: no"),
-    "FAULT_UNKNOWN_BLOB": actions.Drop("t1", "FAULT_UNKNOWN_BLOB: no"),
-    "FAULT_BAD_OFFSET": actions.AskOffset("t1"),
-    "FAULT_BUSY": actions.AskOffset("t1"),
-    "FAULT_NO_RELEASE": actions.Drop("t1", "FAULT_NO_RELEASE: no"),
+    "FAULT_UNKNOWN_TICKET": actions.Drop(b"t1", "FAULT_UNKNOWN_TICKET: no"),
+    "FAULT_STALE_ROUND": actions.Drop(b"t1", "FAULT_STALE_ROUND: no"),
+    "FAULT_WRONG_MODEL": actions.Drop(b"t1", "FAULT_WRONG_MODEL: no"),
+    "FAULT_UPDATE_TOO_LARGE": actions.Drop(b"t1", "FAULT_UPDATE_TOO_LARGE: no"),
+    "FAULT_MALFORMED": actions.Drop(b"t1", "FAULT_MALFORMED: no"),
+    "FAULT_UNKNOWN_BLOB": actions.Drop(b"t1", "FAULT_UNKNOWN_BLOB: no"),
+    "FAULT_BAD_OFFSET": actions.AskOffset(b"t1"),
+    "FAULT_BUSY": actions.AskOffset(b"t1"),
+    "FAULT_NO_RELEASE": actions.Drop(b"t1", "FAULT_NO_RELEASE: no"),
+    "FAULT_WRONG_MEMORY": actions.Drop(b"t1", "FAULT_WRONG_MEMORY: no", anew=True),
 }
 
 
@@ -133,13 +138,14 @@ def test_each_fault_in_each_state_pauses_unless_it_drops_or_stops(fault: str, st
     before = made.action
     action = made.on(events.Refused(fault, "no"))
     answer = ON_FAULT[fault, state]
-    assert isinstance(action, actions.Sleep) == (answer not in (Answer.DROP, Answer.STOP))
+    assert isinstance(action, actions.Sleep) == (answer not in (Answer.DROP, Answer.ANEW, Answer.STOP))
     after = {
         Answer.AGAIN: before,
-        Answer.ASK: actions.AskWork("m0" if state is State.FETCHING else "m1"),
-        Answer.OFFSET: actions.AskOffset("t1"),
-        Answer.ENROL: actions.DoEnrol(fresh=state is State.NEW),
-        Answer.DROP: actions.Drop("t1", f"{fault}: no"),
+        Answer.ASK: actions.AskWork("m0" if state is State.FETCHING else M1),
+        Answer.OFFSET: actions.AskOffset(b"t1"),
+        Answer.ENROL: actions.DoEnrol(),
+        Answer.DROP: actions.Drop(b"t1", f"{fault}: no"),
+        Answer.ANEW: actions.Drop(b"t1", f"{fault}: no", anew=True),
         Answer.STOP: actions.Stop("no", failed=True),
     }
     assert rested(made) == after[answer]
@@ -169,14 +175,14 @@ def test_a_fetch_resumes_at_the_byte_where_it_broke_and_starts_anew_on_bad_bytes
 def test_a_broken_push_asks_for_the_offset_and_resumes_there() -> None:
     made = session(*PATHS[State.PUSHING])
     made.on(events.Gone())
-    assert rested(made) == actions.AskOffset("t1")
-    assert made.on(events.GotOffset(11)) == actions.Push("t1", 11)
+    assert rested(made) == actions.AskOffset(b"t1")
+    assert made.on(events.GotOffset(11)) == actions.Push(b"t1", 11)
 
 
 def test_a_restart_with_an_update_pending_finishes_it_first() -> None:
-    made = session(events.Enrolled(held="m1", pending="t1"))
-    assert made.action == actions.AskOffset("t1")
-    assert made.on(events.GotOffset(0, acknowledged=True)) == actions.Commit("t1")
+    made = session(events.Enrolled(held=M1, pending=b"t1"))
+    assert made.action == actions.AskOffset(b"t1")
+    assert made.on(events.GotOffset(0, acknowledged=True)) == actions.Commit(b"t1")
 
 
 def test_a_wrong_hash_costs_one_full_download_and_never_gives_a_wrong_model() -> None:
@@ -184,28 +190,26 @@ def test_a_wrong_hash_costs_one_full_download_and_never_gives_a_wrong_model() ->
     assert made.on(events.RebuildFailed("hash")) == actions.AskWork("")
     for event in (events.GotTicket(TICKET), events.GotBlob(), events.GotBlob()):
         made.on(event)
-    assert made.on(events.RebuildFailed("hash again")) == actions.Decline("t1", "hash again")
+    assert made.on(events.RebuildFailed("hash again")) == actions.Decline(b"t1", "hash again")
     assert made.on(events.Acknowledged()) == actions.Stop("hash again", failed=True)
 
 
 def test_declining_goes_on_unless_it_is_final() -> None:
     made = session(*TO_WORKING, events.CannotTrain("budget"))
-    assert made.action == actions.Decline("t1", "budget")
+    assert made.action == actions.Decline(b"t1", "budget")
     made.on(events.Acknowledged())
-    assert rested(made) == actions.AskWork("m1")
+    assert rested(made) == actions.AskWork(M1)
     final = session(*TO_WORKING, events.CannotTrain("no such codec", final=True))
     assert final.on(events.Acknowledged()) == actions.Stop("no such codec", failed=True)
 
 
-def test_who_is_not_known_enrols_as_before_then_as_somebody_new_then_gives_up() -> None:
+def test_who_is_not_known_enrols_again_then_gives_up() -> None:
     made = session(*PATHS[State.PUSHING])
     unknown = events.Refused("FAULT_NOT_ENROLLED", "who?")
     made.on(unknown)
-    assert rested(made) == actions.DoEnrol(fresh=False)
-    made.on(unknown)
-    assert rested(made) == actions.DoEnrol(fresh=True)
+    assert rested(made) == actions.DoEnrol()
     made.on(events.Gone())
-    assert rested(made) == actions.DoEnrol(fresh=True)
+    assert rested(made) == actions.DoEnrol()
     assert made.on(unknown) == actions.Stop("who?", failed=True)
 
 

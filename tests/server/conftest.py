@@ -18,6 +18,7 @@ from fedpress.client.vault import Vault
 from fedpress.compression import registry
 from fedpress.plan import Plan, load
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.calls import PROTOCOL
 from fedpress.server.events import Event, RoundClosed
 from fedpress.server.service import Service
 from fedpress.simulations.host import Host
@@ -126,13 +127,18 @@ class Caller:
         self.fleet = fleet
         capabilities = pb.Capabilities(codecs=registry.ids(), trainers=["idle"])
         self.reply = self.link.enrol(
-            pb.EnrolRequest(protocol=1, name=name, capabilities=capabilities, spec_hash=fleet.trainer.spec.hash)
+            pb.EnrolRequest(
+                protocol=PROTOCOL,
+                name=name,
+                capabilities=capabilities,
+                spec_hash=bytes.fromhex(fleet.trainer.spec.hash),
+            )
         )
-        self.link.authenticate(self.reply.client_id, self.reply.key)
+        self.link.authenticate(self.reply.key)
 
-    def ticket(self, held: str = "") -> pb.Ticket:
+    def ticket(self, held: bytes = b"") -> pb.Ticket:
         for _ in range(10):
-            reply = self.link.get_work(pb.WorkRequest(held_model=held, wait_seconds=2))
+            reply = self.link.get_work(pb.WorkRequest(held=held, wait_seconds=2))
             if reply.WhichOneof("answer") == "ticket":
                 return reply.ticket
         raise AssertionError(f"no ticket: {reply}")

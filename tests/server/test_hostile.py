@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from fedpress.errors import Refused
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.names import SHORT, checksum
 from fedpress.server.events import RoundClosed
 
 Start = Callable[..., Any]
@@ -26,9 +26,9 @@ def update(ticket: pb.Ticket, value: float = 0.25, dtype: str = "<f4") -> tuple[
     payload = np.full(SIZE, value, dtype).tobytes()
     return pb.PushHeader(
         ticket=ticket.id,
-        model=ticket.model,
-        bytes=len(payload),
-        sha256=hashlib.sha256(payload).hexdigest(),
+        base=ticket.model[:SHORT],
+        size=len(payload),
+        checksum=checksum(payload),
         report=pb.Report(examples=10),
     ), payload
 
@@ -93,7 +93,7 @@ def test_absurd_waits_are_answered(fleet: Start, caller: Any) -> None:
 def test_finite_but_enormous_updates_do_not_end_the_run(fleet: Start, caller: Any) -> None:
     server = fleet(*RAW, "run.rounds=2")
     evil, good = caller(server, "evil"), caller(server, "good")
-    held = ""
+    held = b""
     for round_ in (1, 2):
         tickets = [c.ticket(held) for c in (evil, good)]
         assert fault(lambda: evil.link.push(*update(tickets[0], 3.3e38))) == "FAULT_MALFORMED"  # noqa: B023
@@ -112,11 +112,11 @@ def test_finite_but_enormous_updates_do_not_end_the_run(fleet: Start, caller: An
         pb.Report(examples=0),
         pb.Report(examples=10, held_out=2**64 - 1),
         pb.Report(examples=10, loss=float("nan")),
-        pb.Report(examples=10, metrics={"accuracy": float("inf")}),
-        pb.Report(examples=10, metrics={"accuracy": 1e308}),
-        pb.Report(examples=10, metrics={f"m{i}": 0.0 for i in range(3000)}),
-        pb.Report(examples=10, metrics={"\x1b[2J": 0.0}),
-        pb.Report(examples=10, metrics={"x" * 50_000: 0.0}),
+        pb.Report(examples=10, accuracy=float("inf")),
+        pb.Report(examples=10, held_out_loss=1e38),
+        pb.Report(examples=10, others={f"m{i}": 0.0 for i in range(3000)}),
+        pb.Report(examples=10, others={"\x1b[2J": 0.0}),
+        pb.Report(examples=10, others={"x" * 50_000: 0.0}),
     ],
     ids=["dominating", "weightless", "held-out", "nan", "inf", "huge", "thousands", "escape", "long-name"],
 )
@@ -142,7 +142,7 @@ def test_uploads_out_of_order_are_refused_and_the_true_one_still_counts(fleet: S
         ([], "FAULT_MALFORMED"),
         ([pb.PushPart()], "FAULT_MALFORMED"),
         ([pb.PushPart(data=b"x")], "FAULT_MALFORMED"),
-        ([pb.PushPart(header=header(ticket, bytes=2**64 - 1))], "FAULT_UPDATE_TOO_LARGE"),
+        ([pb.PushPart(header=header(ticket, size=2**64 - 1))], "FAULT_UPDATE_TOO_LARGE"),
         ([pb.PushPart(header=header(ticket, offset=2**64 - 1))], "FAULT_BAD_OFFSET"),
         ([pb.PushPart(header=header(ticket, offset=1))], "FAULT_BAD_OFFSET"),
         ([pb.PushPart(header=head), pb.PushPart(header=head)], "FAULT_MALFORMED"),
@@ -169,7 +169,7 @@ def test_a_stale_stream_does_not_end_the_one_that_took_over(fleet: Start, caller
     first = push(one, old())
     while one.link.offset(head.ticket).offset < 1000:
         pass
-    resumed = header(pb.Ticket(id=head.ticket, model=head.model), offset=1000)
+    resumed = header(pb.Ticket(id=head.ticket, model=head.base), offset=1000)
 
     def new() -> Iterator[pb.PushPart]:
         yield pb.PushPart(header=resumed)
@@ -195,7 +195,7 @@ def test_an_evaluation_takes_no_payload(fleet: Start, caller: Any) -> None:
     ticket = one.ticket(first.model)
     assert ticket.work == pb.WORK_EVALUATE
     assert fault(lambda: one.link.push(*update(ticket))) == "FAULT_UPDATE_TOO_LARGE"
-    empty = pb.PushHeader(ticket=ticket.id, model=ticket.model, sha256=hashlib.sha256(b"").hexdigest())
+    empty = pb.PushHeader(ticket=ticket.id, base=ticket.model[:SHORT], checksum=checksum(b""))
     assert not one.link.push(empty, b"").duplicate
 
 
@@ -215,7 +215,7 @@ def test_a_round_ends_with_the_codec_it_began_with(fleet: Start, caller: Any, tm
 
     second = fleet(*common, "upload.codec=bf16", resume=True)  # payloads of the same length: nothing else would tell
     link = type(one.link)(second.address)
-    link.authenticate(two.reply.client_id, two.reply.key)
+    link.authenticate(two.reply.key)
     two.link = link
     assert two.ticket(tickets[1].model).upload_codec == "fp16"
     link.push(*update(tickets[1], dtype="<f2"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from fedpress.errors import FedpressError, PlanError, Refused
 from fedpress.params import unflatten
 from fedpress.plan import load
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.protos.names import SHORT, checksum
 from fedpress.server.events import ClientFailed, RoundClosed, UpdateCounted
 from fedpress.simulations.records import read_rounds
 
@@ -40,9 +40,9 @@ def update(ticket: pb.Ticket, size: int, value: float = 1e-3) -> tuple[pb.PushHe
 def header(ticket: pb.Ticket, payload: bytes) -> pb.PushHeader:
     return pb.PushHeader(
         ticket=ticket.id,
-        model=ticket.model,
-        bytes=len(payload),
-        sha256=hashlib.sha256(payload).hexdigest(),
+        base=ticket.model[:SHORT],
+        size=len(payload),
+        checksum=checksum(payload),
         report=pb.Report(examples=10),
     )
 
@@ -102,13 +102,13 @@ def test_bad_updates_are_refused_by_name_and_the_round_goes_on(fleet: Start, cal
     big = bytes(5000)
     assert fault(lambda: large.link.push(header(tickets[large], big), big)) == "FAULT_UPDATE_TOO_LARGE"
 
-    stranger = pb.PushHeader(ticket="0" * 32, model=tickets[good].model)
+    stranger = pb.PushHeader(ticket=bytes(8), base=tickets[good].model[:SHORT])
     assert fault(lambda: good.link.push(stranger, b"")) == "FAULT_UNKNOWN_TICKET"
     assert fault(lambda: good.link.offset(tickets[nan].id)) == "FAULT_UNKNOWN_TICKET"
     head, payload = update(tickets[good], 1000)
-    head.model = "f" * 64
+    head.base = b"\xff" * SHORT
     assert fault(lambda: good.link.push(head, payload)) == "FAULT_WRONG_MODEL"
-    head.model = tickets[good].model
+    head.base = tickets[good].model[:SHORT]
     assert not good.link.push(head, payload).duplicate
     assert good.link.push(head, payload).duplicate  # a replay is acknowledged, and counted once
 
@@ -169,27 +169,26 @@ def _reconnected(server: Any, old: Any) -> Any:
     from fedpress.client.grpc_link import GrpcLink
 
     link = GrpcLink(server.address)
-    link.authenticate(old.reply.client_id, old.reply.key)
+    link.authenticate(old.reply.key)
     return link
 
 
 def test_a_wrong_key_a_taken_name_and_an_incapable_device_are_refused(fleet: Start, caller: Any) -> None:
     server = fleet()
     one = caller(server, "one")
-    one.link.authenticate(one.reply.client_id, "0" * 64)
+    one.link.authenticate(bytes(16))
     assert fault(lambda: one.link.get_work(pb.WorkRequest())) == "FAULT_NOT_ENROLLED"
     assert fault(lambda: caller(server, "one")) == "FAULT_NOT_ENROLLED"
     able = pb.Capabilities(codecs=["raw"], trainers=["idle"])
-    assert fault(lambda: one.link.enrol(pb.EnrolRequest(protocol=1, name="x", capabilities=able))) == "FAULT_INCAPABLE"
-    assert fault(lambda: one.link.enrol(pb.EnrolRequest(protocol=2, name="x"))) == "FAULT_PROTOCOL"
+    assert fault(lambda: one.link.enrol(pb.EnrolRequest(protocol=2, name="x", capabilities=able))) == "FAULT_INCAPABLE"
+    assert fault(lambda: one.link.enrol(pb.EnrolRequest(protocol=1, name="x"))) == "FAULT_PROTOCOL"
     able = pb.Capabilities(codecs=parse_ids(), trainers=["idle"])
-    for client_id in (one.reply.client_id, ""):  # "": the first reply was lost, the device knows only its key
-        again = one.link.enrol(
-            pb.EnrolRequest(protocol=1, name="one", client_id=client_id, key=one.reply.key, capabilities=able)
-        )
+    for name in ("one", "renamed"):  # the first reply was lost, the device knows only its key
+        again = one.link.enrol(pb.EnrolRequest(protocol=2, name=name, key=one.reply.key, capabilities=able))
         assert (again.client_id, again.key) == (one.reply.client_id, one.reply.key)
-    chosen = one.link.enrol(pb.EnrolRequest(protocol=1, name="two", key="0123456789abcdef" * 2, capabilities=able))
-    assert chosen.key == "0123456789abcdef" * 2
+    chosen = one.link.enrol(pb.EnrolRequest(protocol=2, name="two", key=b"0123456789abcdef", capabilities=able))
+    assert chosen.key == b"0123456789abcdef"
+    assert chosen.client_id != one.reply.client_id
 
 
 def parse_ids() -> tuple[str, ...]:

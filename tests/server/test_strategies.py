@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedpress.errors import PlanError, SpecError
 from fedpress.params import Spec
-from fedpress.plan import StrategySection, load
+from fedpress.plan import load
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.aggregate import WeightedSum
 from fedpress.server.rounds import round_record
@@ -19,8 +19,8 @@ from fedpress.server.tickets import training
 SPEC = Spec.of({"body.w": np.zeros(2, np.float32), "head.w": np.zeros(1, np.float32)})
 
 
-def step(options: StrategySection, updates: list[tuple[list[float], int]]) -> list[float]:
-    strategy = build(options)
+def step(updates: list[tuple[list[float], int]], *options: str) -> list[float]:
+    strategy = build(load(None, ["upload.codec=raw", *options]))
     spec = Spec.of({"w": np.zeros(2, np.float32)})
     total = WeightedSum(spec)
     for delta, examples in updates:
@@ -31,17 +31,17 @@ def step(options: StrategySection, updates: list[tuple[list[float], int]]) -> li
 
 def test_fedavg_weighs_by_examples_or_uniformly() -> None:
     updates = [([1.0, 0.0], 30), ([0.0, -4.0], 10)]
-    assert step(StrategySection(), updates) == [1.75, 0.0]  # 1 + 30/40, 1 - 4 * 10/40
-    assert step(StrategySection(weighting="uniform"), updates) == [1.5, -1.0]
+    assert step(updates) == [1.75, 0.0]  # 1 + 30/40, 1 - 4 * 10/40
+    assert step(updates, "strategy.weighting=uniform") == [1.5, -1.0]
 
 
 def test_fedper_shares_all_but_what_matches() -> None:
-    strategy = build(StrategySection(name="fedper", personal=("head.*",)))
+    strategy = build(load(None, ["strategy.name=fedper", 'strategy.personal=["head.*"]']))
     assert strategy.personal(SPEC) == ("head.w",)
     assert list(strategy.rule(SPEC).personal) == ["head.w"]
-    for patterns in ((), ("*",)):
+    for patterns in ("[]", '["*"]'):
         with pytest.raises(PlanError, match=r"strategy\.personal"):
-            build(StrategySection(name="fedper", personal=patterns)).personal(SPEC)
+            build(load(None, ["strategy.name=fedper", f"strategy.personal={patterns}"])).personal(SPEC)
 
 
 @given(st.permutations(range(7)), st.integers(0, 1000))
@@ -80,17 +80,29 @@ def test_schedules_begin_and_end_where_the_plan_says() -> None:
 def test_means_over_clients_weigh_by_held_out_examples(tmp_path: object) -> None:
     from pathlib import Path
 
+    from fedpress.server.choice import Choice
     from fedpress.server.coordinator import Fate, Lease
     from fedpress.server.store import Client, Store, Traffic
 
     store = Store(Path(str(tmp_path)) / "store.sqlite", durable=False)
     for name, accuracy, held_out in (("a", 1.0, 10), ("b", 0.5, 30)):
         store.add_client(Client(name, name, "", ""))
-        store.add_leases([Lease(f"t{name}", name, 1)])
-        report = pb.Report(examples=1, metrics={"accuracy": accuracy}, held_out=held_out)
+        store.add_leases([Lease(f"t{name}", name, 1)], {f"t{name}": Choice("int8", "")})
+        report = pb.Report(examples=1, accuracy=accuracy, held_out=held_out)
         store.end_lease(f"t{name}", Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
     record = round_record(store, 1, SPEC, 1.0, 1.0)
     store.close()
     assert record["client_metrics"] == {"accuracy": 0.625}
     assert (record["bytes_up"], record["bytes_up_uncompressed"]) == (200, 2 * SPEC.nbytes)
     assert (record["bytes_down"], record["bytes_down_uncompressed"]) == (400, 2 * SPEC.nbytes)
+
+
+def test_the_servers_learning_rate_scales_the_mean() -> None:
+    updates = [([0.25, 0.25], 1), ([0.75, 0.75], 1)]
+    for lr, expected in ((1.0, 1.5), (1.5, 1.75), (0.5, 1.25)):
+        assert step(updates, f"strategy.lr={lr}") == [expected, expected]
+
+
+@pytest.mark.parametrize(("codec", "lr"), [("raw", 1), ("ef+topk:0.01", 1), ("ef+ecsq:4", 1.2), ("auto", 1.2)])
+def test_unless_given_it_makes_good_what_ecsq_takes_from_updates(codec: str, lr: float) -> None:
+    assert load(None, [f"upload.codec={codec}"]).server_lr == lr

@@ -55,10 +55,10 @@ class Run:
         recipe = self.versions.recipe(name)
         blobs = []
         for blob in recipe:
-            data = self.versions.blob(blob.hash)
+            data = self.versions.blob(blob.hash.hex())
             assert data is not None
-            assert hashlib.sha256(data).hexdigest() == blob.hash
-            assert len(data) == blob.bytes
+            assert hashlib.sha256(data).digest() == blob.hash
+            assert len(data) == blob.size
             blobs.append((blob.codec, blob.full, data))
         made = rebuild(model, name, blobs, SPEC, self.versions.hash)
         if recipe and recipe[-1].step:
@@ -68,7 +68,7 @@ class Run:
         return made.model
 
     def cost(self, name: str) -> int:
-        return sum(blob.bytes for blob in self.versions.recipe(name))
+        return sum(blob.size for blob in self.versions.recipe(name))
 
     def restart(self) -> None:
         self.versions = Versions(self.settings, SPEC, self.store)
@@ -98,7 +98,7 @@ def test_the_first_version_costs_nothing_and_a_stranger_gets_a_whole_model(tmp_p
     assert run.versions.step is None
     for held in ("", "f" * 64):
         (blob,) = run.versions.recipe(held)
-        assert (blob.full, blob.bytes, blob.step) == (True, SPEC.nbytes, False)
+        assert (blob.full, blob.size, blob.step) == (True, SPEC.nbytes, False)
 
 
 def test_who_missed_versions_pays_less_than_for_all_of_them(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_who_missed_versions_pays_less_than_for_all_of_them(tmp_path: Path) -> N
         (joint,) = run.versions.recipe(run.held[-1 - missed][0])
         assert not joint.step
         assert not joint.full
-        assert joint.bytes < 0.9 * missed * steps[0]
-        assert joint.bytes < SPEC.nbytes / 8
+        assert joint.size < 0.9 * missed * steps[0]
+        assert joint.size < SPEC.nbytes / 8
 
 
 def test_what_the_history_has_lost_is_reached_from_the_first_version(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_direct_deltas_are_kept_within_a_models_bytes_and_any_offered_one_can_be
     run.walk = models(40, slows=False)
     run.publish(36)
     kept = run.versions._direct
-    offered = {blob.hash: blob.bytes for name, _ in run.held for blob in run.versions.recipe(name)}
+    offered = {blob.hash.hex(): blob.size for name, _ in run.held for blob in run.versions.recipe(name)}
     assert sum(offered.values()) > SPEC.nbytes > sum(v.link.bytes for v in kept.values() if v)
     for name, size in offered.items():
         data = run.versions.blob(name)
