@@ -58,11 +58,11 @@ proto-check: protos
 	git diff --exit-code -- protos
 
 bench: setup
-	$(BIN)/python -m fedpress.simulations.benchmarks.codec_time
+	$(BIN)/fedpress bench codecs --size 4000000
 	$(BIN)/python -m fedpress.simulations.benchmarks.wire
 	$(BIN)/python -m fedpress.simulations.benchmarks.round_overhead
 	$(BIN)/python -m fedpress.simulations.benchmarks.server_memory --rounds 5
-	$(BIN)/python -m fedpress.simulations.benchmarks.accuracy
+	$(BIN)/fedpress bench traffic
 
 COMPOSE := docker compose -f docker/compose.yaml $(if $(FLEET_HOST),-f docker/compose.host.yaml)
 

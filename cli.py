@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 from rich.console import Console
@@ -32,8 +32,11 @@ app = typer.Typer(
 )
 plan_app = typer.Typer(help="Check a plan, explain its keys, print all of it.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
+bench_app = typer.Typer(help="Measure codecs on real updates, and accuracy against traffic.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 console: Final = Console()
 complaints: Final = Console(stderr=True)
+wide: Final = console if console.is_terminal else Console(width=140)
 
 Words = Annotated[
     list[str] | None,
@@ -191,7 +194,7 @@ def fetch(
     with Vault(vault) as kept:
         release = fetch_release(link, kept, device_class, to)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(release.metrics.items()))
-    console.print(f"{to}: {release.bytes} bytes of {release.format} for '{release.device_class}' ({metrics}).")
+    console.print(f"{to}: {release.size} bytes of {release.format} for '{release.device_class}' ({metrics}).")
 
 
 @app.command()
@@ -259,6 +262,74 @@ def explain(section: Annotated[str, typer.Argument(help="A section; none: all.")
             for key, field in model.model_fields.items():
                 table.add_row(f"{name}.{key}", str(field.default), field.description)
             console.print(table)
+
+
+@bench_app.command("codecs")
+def bench_codecs(
+    chains: Annotated[
+        list[str] | None,
+        typer.Argument(help="Codecs, such as ef+ecsq:4; none: all there are, at several rates.", show_default=False),
+    ] = None,
+    task: Annotated[str, typer.Option(help="Whose updates: a built-in task, or your task.py.")] = "digits",
+    on: Annotated[
+        Literal["loop", "raw"], typer.Option(help="loop: what codecs see in a run; raw: deltas as training left them.")
+    ] = "loop",
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds recorded.")] = 16,
+    clients: Annotated[int, typer.Option(min=1, max=10, help="Clients recorded, of ten.")] = 3,
+    size: Annotated[int, typer.Option(help="Also bytes a second at so many parameters; 0: not.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where recorded updates and results are kept.")] = Path("runs/bench"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Record the updates anew.")] = False,
+) -> None:
+    """Bits, error, distance from the rate-distortion bound, and speed of codecs on recorded real updates.
+
+    Example: [bold]fedpress bench codecs ecsq:4 topk:0.01+int8 --task har --size 4000000[/bold]
+    """
+    from fedpress.simulations.benchmarks import codecs as bench
+    from fedpress.simulations.benchmarks.steps import Steps
+    from fedpress.simulations.benchmarks.updates import recorded
+
+    texts = chains or bench.chains()
+    with Steps(console, f"updates of {task}", rounds) as steps:
+        updates = recorded(out, task, rounds, clients, steps.hear, fresh=fresh)
+    with Steps(console, "measuring", len(texts) + 1) as steps:
+        rows, shared = bench.measure(texts, updates, on, steps.step)
+    wide.print(bench.table(rows, updates, on))
+    found = []
+    if size:
+        with Steps(console, "timing", len(chains or bench.FAST)) as steps:
+            found = bench.throughput(chains or bench.FAST, updates, size, steps.step)
+        wide.print(bench.throughput_table(found))
+    for path in bench.save(rows, shared, updates, on, out, found):
+        console.print(str(path))
+
+
+@bench_app.command("traffic")
+def bench_traffic(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(help="Tasks with settings; none: all that have.", show_default=False)
+    ] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="An arm to compare with fp32; repeat for more. Default: all.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeat for more. Default: 0, 1 and 2.")] = None,
+    keys: Annotated[list[str] | None, typer.Option("--set", help="A key of the plan for all runs, KEY=VALUE.")] = None,
+    out: Annotated[Path, typer.Option(help="Where runs are kept; finished ones are not run again.")] = Path(
+        "runs/traffic"
+    ),
+) -> None:
+    """Accuracy, bits per parameter and total traffic of compressed runs beside uncompressed ones.
+
+    Example: [bold]fedpress bench traffic digits har --seed 0 --set run.rounds=10[/bold]
+    """
+    from fedpress.simulations.benchmarks import comparison, traffic
+    from fedpress.simulations.benchmarks.settings import SETTINGS
+    from fedpress.simulations.benchmarks.steps import Steps
+
+    names, arms = tasks or list(SETTINGS), arm or list(traffic.ARMS)
+    with Steps(console, "running") as steps:
+        lines = traffic.run(names, arms, seed or [0, 1, 2], out, keys or [], steps.run)
+    wide.print(comparison.table(lines))
+    console.print(f"{out / 'traffic.json'}, and a drawing per task beside it.")
 
 
 def read_plan(words: list[str] | None) -> Plan:

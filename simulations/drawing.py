@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from fedpress.errors import MissingExtra
@@ -31,6 +32,8 @@ _VARIABLES: Final = {
     "#060606": "var(--c)",
 }
 MUTED, RULE, A, B, C = _VARIABLES
+#: The same for a drawing on its own.
+PAPER: Final = dict(zip(_VARIABLES, ("#62666f", "#e4e2dd", "#2563c9", "#d97a1c", "#8b8e97"), strict=True))
 _WIDTH, _HEIGHT = 350, 204  # SVG user units: about CSS pixels
 _MOST_BARS: Final = 60
 _STYLE: Final[Any] = {
@@ -58,10 +61,14 @@ _STYLE: Final[Any] = {
 }
 
 
-def canvas(*heights: float) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel per relative height, sharing the horizontal axis; one panel if none is given."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), layout="constrained")
+def canvas(*heights: float, size: tuple[int, int] | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel per relative height, sharing the horizontal axis; one panel if none is given.
+
+    For a report's page, with stand-ins for its colours; or, with a ``size``, on its own in the colours of paper.
+    """
+    width, height = size or (_WIDTH, _HEIGHT)
+    with rc_context(_STYLE if size is None else {key: PAPER.get(value, value) for key, value in _STYLE.items()}):
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         panels = figure.subplots(max(1, len(heights)), 1, sharex=True, squeeze=False, height_ratios=heights or (1,))
     return figure, list(panels[:, 0])
 
@@ -79,6 +86,15 @@ def to_svg(figure: Figure, prefix: str) -> str:
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, variable)
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true" focusable="false">{body}'
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure that is on its own, as ``stem``.svg and ``stem``.png; their paths."""
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png")]
+    with rc_context(_STYLE):
+        for path in paths:
+            figure.savefig(path, dpi=144, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths
 
 
 def stack(axes: Axes, rounds: Sequence[int], *layers: tuple[str, Sequence[float]]) -> None:

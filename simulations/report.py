@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fedpress.errors import DataError, MissingExtra
-from fedpress.simulations import units
+from fedpress.simulations import distortion, units
 from fedpress.simulations.records import RoundRecord, latest
 from fedpress.simulations.results import REPORT_FILE, Result, Summary
 
@@ -56,6 +56,7 @@ def write_report(run_dir: Path, baseline: Path | None = None) -> Path:
         from markupsafe import Markup
     except ModuleNotFoundError as error:  # pragma: no cover - the base install
         raise MissingExtra("The report", "report") from error
+    from fedpress.simulations.distortion_plots import distortion_plots
     from fedpress.simulations.plots import plots
 
     result = Result.read(run_dir)
@@ -65,7 +66,8 @@ def write_report(run_dir: Path, baseline: Path | None = None) -> Path:
         size=units.size, share=units.share, duration=units.duration, printable=units.printable, svg=Markup
     )
     page = environment.from_string(files("fedpress.simulations").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
-    html = page.render(_facts(result, beside), plots=plots(result, beside))
+    drawn = [*plots(result, beside), *distortion_plots(distortion.read(run_dir))]
+    html = page.render(_facts(result, beside), plots=drawn)
     path = run_dir / REPORT_FILE
     path.write_text(html, encoding="utf-8")
     return path

@@ -46,6 +46,7 @@ def test_inline_and_processes_give_the_same_model_and_the_same_bytes(tmp_path: P
     for key in ("accuracy", "bytes_up", "bytes_down", "bytes_up_uncompressed", "bytes_down_uncompressed"):
         assert getattr(inline, key) == getattr(again, key) == getattr(real, key), key
     assert real.wire_up > real.bytes_up
+    assert (inline.wire_up, inline.wire_down) == pytest.approx((real.wire_up, real.wire_down), rel=0.1)
 
 
 def test_a_run_that_was_cut_ends_in_the_same_model(tmp_path: Path) -> None:
@@ -237,7 +238,10 @@ def test_ctrl_c_stops_cleanly_and_the_run_resumes(tmp_path: Path) -> None:
             if line.startswith("round"):
                 break
         os.killpg(first.pid, signal.SIGINT)
-        _, complaint = first.communicate(timeout=30)
+        try:
+            _, complaint = first.communicate(timeout=30)
+        finally:
+            first.kill()
     assert first.returncode == 130, complaint
     assert "--resume" in complaint
     done = len(read_rounds(tmp_path / "cut"))

@@ -1,1 +1,4 @@
-"""Measurements, each run by ``python -m fedpress.simulations.benchmarks.NAME``."""
+"""Measurements: ``fedpress bench codecs`` and ``fedpress bench traffic``; the others are modules to run.
+
+python -m fedpress.simulations.benchmarks.wire
+"""

@@ -23,7 +23,13 @@ from fedpress.server.service import Service
 from fedpress.simulations.benchmarks.proxy import Proxy
 from fedpress.simulations.host import Host
 
-ROWS: Final = ((10_500, "int8"), (50_000, "int8"), (500_000, "ef+topk:0.02+int8"), (1_700_000, "raw"))
+ROWS: Final = (
+    (10_500, "ef+topk:0.002+int8"),
+    (10_500, "int8"),
+    (50_000, "int8"),
+    (500_000, "ef+topk:0.02+int8"),
+    (1_700_000, "raw"),
+)
 _ROUNDS: Final = 3
 
 
