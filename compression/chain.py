@@ -39,6 +39,8 @@ class Chain(Options):
         for stage, follower in zip(self.stages, self.stages[1:], strict=False):
             if finishes(stage):
                 raise CodecError(f"Expected nothing after the last stage '{stage.text}', got '{follower.text}'.")
+            if follower.needs_model:
+                raise CodecError(f"Expected '{follower.text}' first among the stages, got it after '{stage.text}'.")
         if not finishes(self.stages[-1]):
             raise CodecError(f"Expected a last stage after '{self.stages[-1].text}', such as 'raw' or 'int8'.")
 

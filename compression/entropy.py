@@ -79,7 +79,8 @@ def encode(
 
 def decode(data: Bytes, spec: Spec, limit: int, hint: NDArray[np.int8] | None = None) -> NDArray[np.int16]:
     """int16[n]. Raises DecodeError for anything that ``encode`` would not give."""
-    if not len(data) or data[0] & ~_HINTED > len(_MODELS):
+    ways = (*range(len(_MODELS) + 1), 1 + _MODELS["context"] + _HINTED)
+    if not len(data) or data[0] not in ways:
         raise DecodeError("Expected a known way of coding levels.")
     if not data[0] & _HINTED:
         hint = None

@@ -27,6 +27,7 @@ class Predict(Stage):
     """Takes the share ``scale`` of the newest download's step off the update, and leaves the rest."""
 
     scale: float = 0.5
+    needs_model: ClassVar[bool] = True
     id: ClassVar[str] = "predict"
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ class Stage(Options, ABC):
     """One stage of a chain; the laws are in ``fedpress.compression.codec``. By default without memory, and the last."""
 
     commutes_with_sum: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = False  #: whether it can only stand where tensors still are the model's: first
 
     def init(self, spec: Spec) -> State:  # noqa: ARG002  # the contract's signature
         """Nothing to remember."""

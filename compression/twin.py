@@ -313,6 +313,8 @@ def levels_decode(
     if len(data) < 2:
         return False
     reader, found = _Reader(data[2:]), [0] * levels.size
+    if reader.bits >= reader.range:
+        return False
     if not _all_parts(_Coder(reader.code, True, model, data[:2], limit), found, hint, parts):
         return False
     levels[:] = found

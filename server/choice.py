@@ -25,9 +25,10 @@ from fedpress.plan import AUTO, Upload
 #: The rate of the last stage that has one, in a codec's canonical text.
 _RATE: Final = re.compile(r"(.*\b(?:ecsq|dither):)([0-9.e-]+)")
 #: Bits per parameter that the rates of ``ecsq`` took on what runs really sent: for planning only.
-BITS: Final[Mapping[float, float]] = {2.0: 0.7, 3.0: 0.3, 4.0: 0.12, 6.0: 0.03}
-#: The rate where nothing was measured yet.
-USUAL: Final = 4.0
+BITS: Final[Mapping[float, float]] = {2.0: 0.75, 2.5: 0.4, 3.0: 0.3, 4.0: 0.12, 6.0: 0.03}
+#: Family and rate for clients that come often, and rarely, where nothing was measured yet.
+OFTEN: Final = ("ef:0.9+predict:0.5+", 3.0)
+RARELY: Final = ("", 2.5)
 _OFTEN: Final = 0.5
 _SHARE: Final = 0.1
 _FEW: Final = 4  # rounds before a client's habits count
@@ -70,11 +71,12 @@ def choose(facts: Facts) -> Choice:
     """The codec for one client's next update."""
     often = facts.rounds < _FEW or facts.invited >= _OFTEN * facts.rounds
     family = "takes part often" if often else f"takes part in {facts.invited} of {facts.rounds} rounds: no feedback"
-    rate, why = _rate(facts, USUAL if often else 3.0)
+    wrapper, usual = OFTEN if often else RARELY
+    rate, why = _rate(facts, usual)
     model, slow = "", ""
     if facts.train_seconds > 0 and facts.encode_seconds > _SHARE * facts.train_seconds:
         model, slow = ",model=adaptive", f"; coding took {facts.encode_seconds:.2f} s: the cheaper model"
-    return Choice(f"{'ef+' if often else ''}ecsq:{rate}{model}", f"{family}; {why}{slow}")
+    return Choice(f"{wrapper}ecsq:{rate}{model}", f"{family}; {why}{slow}")
 
 
 def _rate(facts: Facts, usual: float) -> tuple[float, str]:
@@ -91,4 +93,4 @@ def _rate(facts: Facts, usual: float) -> tuple[float, str]:
 
 def possible(upload: Upload) -> tuple[str, ...]:
     """Every codec that updates of a run may come in: what a device must know."""
-    return ("ecsq", "ef+ecsq") if upload.codec == AUTO else (upload.codec,)
+    return tuple(f"{wrapper}ecsq" for wrapper, _ in (OFTEN, RARELY)) if upload.codec == AUTO else (upload.codec,)

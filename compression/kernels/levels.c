@@ -348,6 +348,10 @@ int levels_decode(const uint8_t *data, int64_t size, const int8_t *hint, const l
     c->limit = limit;
     start(c, model, data[0], data[1]);
     rc_begin_reading(&c->r, data + 2, size - 2);
+    if (c->r.code >= c->r.range) {
+        free(c);
+        return -2;
+    }
     int bad = each_model(c, 1, model, levels, hint, parts, count);
     if (!bad && (c->r.size > c->r.at || (size > 2 && data[size - 1] == 0))) bad = -2;
     free(c);

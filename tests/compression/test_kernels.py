@@ -59,6 +59,18 @@ def test_levels(chunk: tuple[Array, Array | None, Array], model: int, flips: lis
     assert not good or np.array_equal(one, two)
 
 
+@given(chunk=chunks(), model=models, data=st.binary(max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_levels_from_anywhere(chunk: tuple[Array, Array | None, Array], model: int, data: bytes) -> None:
+    levels, hint, parts = chunk
+    for start in (b"", b"\x60\x20", b"\x60\x20\xff\xff\xff\xff"):
+        given = np.frombuffer(start + data, np.uint8)
+        one, two = np.zeros_like(levels), np.zeros_like(levels)
+        good = kernels.levels_decode(given, hint, parts, model, 50, one)
+        assert good == twin.levels_decode(given, hint, parts, model, 50, two)
+        assert not good or np.array_equal(one, two)
+
+
 @settings(max_examples=60, deadline=None)
 @given(x=numbers, inverse=st.floats(2**-10, 2**10, width=32), copies=st.integers(0, 700))
 def test_vectors(x: Array, inverse: float, copies: int) -> None:

@@ -63,6 +63,7 @@ def test_understood(text: str, codec: Raw, canonical: str) -> None:
         ("ef+ef+int8", "Expected 'ef' first"),
         ("topk+ef+int8", "Expected 'ef' first"),
         ("ef:0.9", "Expected 'ef' first"),
+        ("topk:0.5+predict+ecsq", "Expected 'predict:0.5' first"),
         ("ef+ef21+int8", "Expected 'ef21' first"),
         ("ef:1.1+int8", r"0 <= decay <= 1, got 1.1 \(ef.decay\)"),
         ("ef:decoy=1+int8", "Unknown option 'decoy' of 'ef'. Did you mean 'decay'"),

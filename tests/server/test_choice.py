@@ -31,10 +31,10 @@ def test_a_slower_link_never_gets_a_finer_step() -> None:
 
 def test_who_comes_rarely_sends_without_feedback_and_hears_why() -> None:
     rare = choose(dataclasses.replace(REGULAR, invited=2))
-    assert not rare.codec.startswith("ef+")
+    assert not rare.codec.startswith("ef:")
     assert "2 of 10 rounds" in rare.reason
-    assert choose(REGULAR).codec.startswith("ef+")
-    assert choose(dataclasses.replace(REGULAR, invited=0, rounds=2)).codec.startswith("ef+"), "too early to say"
+    assert choose(REGULAR).codec.startswith("ef:")
+    assert choose(dataclasses.replace(REGULAR, invited=0, rounds=2)).codec.startswith("ef:"), "too early to say"
 
 
 def test_a_slow_device_codes_with_the_cheaper_model() -> None:
@@ -61,6 +61,6 @@ def test_a_run_with_a_codec_per_client(tmp_path: Path) -> None:
     lines = (result.run_dir / "rounds.jsonl").read_text().splitlines()
     trained = [r for r in map(json.loads, lines) if r["round"] and not r.get("evaluation")]
     used = {client["codec"]: client["reason"] for r in trained for client in r["clients"].values()}
-    assert {text.startswith("ef+") for text in used} == {True, False}
+    assert {text.startswith("ef:") for text in used} == {True, False}
     assert all(used.values())
     assert (result.summary.accuracy or 0) > 0.5
