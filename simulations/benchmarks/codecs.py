@@ -29,6 +29,7 @@ from fedpress.compression import registry
 from fedpress.compression.codec import Codec, Context, State
 from fedpress.compression.stream import Stream
 from fedpress.params import Spec, Tensors, flatten
+from fedpress.plan import Download, Upload
 from fedpress.simulations import units
 from fedpress.simulations.benchmarks.charts import rate_distortion
 from fedpress.simulations.benchmarks.rate_distortion import Bound, bound
@@ -48,16 +49,16 @@ CHAINS: Final[Mapping[str, Sequence[str]]] = {
         *(f"ecsq:{rate}" for rate in (0.5, 1, 2, 3, 4, 6, 8)),
         *(f"ecsq:{rate},model=static" for rate in (1, 2, 4, 8)),
     ),
-    "ef": ("ef+predict:0.5+ecsq:4", "ef+predict:0.5+ecsq:8"),
+    "ef": (Upload().codec, "ef:0.9+predict:0.5+ecsq:6"),
     "ef21": ("ef21+ecsq:4", "ef21+ecsq:8"),
-    "dgc": ("dgc+topk:0.01+int8",),
+    "dgc": ("dgc:0.7+ecsq:6", "dgc+topk:0.01+int8"),
     "rotation": tuple(f"rotation:{bits},scale=mse" for bits in (1, 2, 3, 4)),
     "hadamard": ("hadamard+int4",),
     "sketch": ("sketch+int8",),
     **dict.fromkeys(("chain", "predict"), ()),
 }
 #: What throughput is of unless something is named: the defaults of both directions, and some to compare with.
-FAST: Final = ("ef+predict:0.5+ecsq:4", "ecsq:3,ladder=true", "ecsq:4,model=static", "int8", "topk:0.01+int8", "fp16")
+FAST: Final = (Upload().codec, Download().codec, "ecsq:4,model=static", "int8", "topk:0.01+int8", "fp16")
 _TIMES: Final = ("encode,\nx copy", "\nx zstd-3", "decode + fold,\nx copy", "\nx zstd-3", "zstd-3,\nbits")
 #: A share of the rounds, at the beginning.
 _UNMEASURED: Final = 0.25
@@ -173,8 +174,7 @@ def _row(codec: Codec, updates: Updates, on: On, shared: Bound) -> Row:
             states[u.client] = result.state
         if id(u) in measured:
             counted.append(result)
-    errors = [_nmse(one) for one in counted]
-    nmse = float(np.mean(errors))
+    nmse = float(np.mean([one.nmse for one in counted]))
     limit = bound(_pooled([one.seen for one in counted])) if replayed else shared
     return Row(
         codec=codec.text,
@@ -196,11 +196,6 @@ def _pooled(many: Sequence[Tensors]) -> NDArray[np.float32]:
     """All numbers, each update's over its own root mean square."""
     vectors = [flatten(one) for one in many]
     return np.concatenate([v / np.sqrt(np.mean(np.square(v, dtype=np.float64))).astype(np.float32) for v in vectors])
-
-
-def _nmse(one: Passed) -> float:
-    seen, arrived = flatten(one.seen).astype(np.float64), flatten(one.arrived)
-    return float(np.sum(np.square(seen - arrived)) / np.sum(np.square(seen)))
 
 
 def _times(s: Speed) -> list[str]:

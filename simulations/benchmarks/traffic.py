@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from fedpress import plan as plans
 from fedpress.errors import PlanError, closest
-from fedpress.plan import Plan
+from fedpress.plan import Download, Plan, Upload
 from fedpress.server import events
 from fedpress.simulations.benchmarks.charts import accuracy_by_traffic
 from fedpress.simulations.benchmarks.comparison import Line, compare, mean_curve
@@ -29,20 +29,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Arm:
-    """What goes up, what comes down, and how many times the rounds."""
+    """What goes up, what comes down, the server's learning rate (0: the codec's), and how many times the rounds."""
 
     upload: str
     download: str
     mode: str = "delta"
+    lr: float = 0.0
     rounds: float = 1.0
 
 
 FP32: Final = "fp32"
 ARMS: Final[Mapping[str, Arm]] = {
     FP32: Arm("raw", "raw", "full"),
-    "int8": Arm("int8", "int8"),
-    "ecsq 4 / 3": Arm("ef+predict:0.5+ecsq:4", "ecsq:3,ladder=true"),
-    "ecsq 6 / 6": Arm("ef+predict:0.5+ecsq:6", "ecsq:6,ladder=true"),
+    "default": Arm(Upload().codec, Download().codec),
+    "fine": Arm("ef:0.9+predict:0.5+ecsq:2.5", "ecsq:2.5,ladder=true", lr=1.5),
+    "stateless": Arm("ecsq:2.5", "ecsq:2.5,ladder=true", lr=1.5),
+    "small": Arm("dgc:0.7+ecsq:6", "ecsq:4,ladder=true", lr=1.0),
+    "top-k": Arm("ef+topk:0.02+int8", "int8"),
 }
 
 
@@ -50,8 +53,9 @@ def plan_of(task: str, arm: str, seed: int, out: Path, more: Sequence[str]) -> P
     """One run's plan; ``more`` are further keys, for all runs. Raises PlanError."""
     settings, sent = _known("settings", task, SETTINGS), _known("arm", arm, ARMS)
     codecs = (f"upload.codec={sent.upload}", f"download.codec={sent.download}", f"download.mode={sent.mode}")
+    lr = f"strategy.lr={sent.lr}"
     named = (f'run.out="{out}"', f'run.name="{_file_name(task, arm, str(seed))}"', f"run.seed={seed}")
-    plan = plans.load(None, [*QUIET, *settings, f"task.name={task_of(task)}", *codecs, *named, *more])
+    plan = plans.load(None, [*QUIET, *settings, f"task.name={task_of(task)}", *codecs, lr, *named, *more])
     rounds = max(1, round(plan.run.rounds * sent.rounds))
     return plan.model_copy(update={"run": plan.run.model_copy(update={"rounds": rounds})})
 

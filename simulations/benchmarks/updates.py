@@ -20,7 +20,7 @@ import numpy as np
 from fedpress.client.probe import Encoding
 from fedpress.errors import DataError, SpecError
 from fedpress.params import Array, Spec, Tensors, flatten, from_bytes, to_bytes, unflatten, zeros
-from fedpress.plan import load
+from fedpress.plan import Download, Upload, load
 from fedpress.server import events
 from fedpress.simulations.benchmarks.settings import QUIET, SETTINGS
 from fedpress.simulations.engines.inline import inline
@@ -31,8 +31,8 @@ from fedpress.simulations.tap import passed
 LOOP: Final = (
     "clients.count=10",
     "cohort.fraction=1",
-    "upload.codec=ef+predict:0.5+ecsq:4",
-    "download.codec=ecsq:3,ladder=true",
+    f"upload.codec={Upload().codec}",
+    f"download.codec={Download().codec}",
     "evaluate.server_every=0",
 )
 

@@ -86,7 +86,7 @@ def test_every_codec_is_measured_and_wrapped_ones_see_what_the_loop_saw(tmp_path
     assert [u.round for u in updates.rows] == [1, 2, 3]
     assert np.array_equal(flatten(again.rows[2].seen), flatten(updates.rows[2].seen))
     assert updates.rows[0].step is None
-    rows, shared = codecs.measure([updates.codec, "ecsq:4", "raw"], updates, "loop")
+    rows, shared = codecs.measure([updates.codec, "ecsq:3", "raw"], updates, "loop")
     loop, plain, raw = rows
     assert loop.replayed
     assert not plain.replayed
@@ -132,12 +132,12 @@ def test_a_comparison_by_hand() -> None:
 
 def test_traffic_runs_keeps_and_compares(tmp_path: Path) -> None:
     keys = ("run.rounds=2", "clients.count=2", "train.epochs=1")
-    fp32, small = traffic.run(["digits"], ["int8"], [0], tmp_path, keys)
+    fp32, small = traffic.run(["digits"], ["top-k"], [0], tmp_path, keys)
     assert fp32.bits_up == 32
-    assert 7.9 < small.bits_up < small.message_bits_up < 9
-    before = (tmp_path / "digits-int8-0" / "summary.json").stat().st_mtime_ns
-    assert traffic.run(["digits"], ["int8"], [0], tmp_path, keys)[1] == small
-    assert (tmp_path / "digits-int8-0" / "summary.json").stat().st_mtime_ns == before
+    assert 0.16 < small.bits_up < small.message_bits_up < 0.6  # 2 % of 8 bits, and their places
+    before = (tmp_path / "digits-top-k-0" / "summary.json").stat().st_mtime_ns
+    assert traffic.run(["digits"], ["top-k"], [0], tmp_path, keys)[1] == small
+    assert (tmp_path / "digits-top-k-0" / "summary.json").stat().st_mtime_ns == before
     assert (tmp_path / "traffic-digits.svg").exists()
     with pytest.raises(PlanError, match="Unknown arm"):
         traffic.run(["digits"], ["int9"], [0], tmp_path)
