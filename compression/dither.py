@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final
 
 import numpy as np
@@ -75,7 +76,7 @@ class Dither(Stage):
         levels = np.clip(np.rint(x / step + u), -_LIMIT, _LIMIT).astype(np.int16)
         head = scales.to_bytes(step) + salt.to_bytes(2, "little")
         # Of all sizes with contexts, for they alone know the noise.
-        return Wire(head + entropy.encode(levels, spec, _LIMIT, "context", _hint(u)), {}), state
+        return Wire(head + entropy.encode(levels, spec, _LIMIT, "context", partial(_hint, u)), {}), state
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """Raises DecodeError."""
@@ -85,7 +86,7 @@ class Dither(Stage):
         if len(wire.side) < _HEAD or not step[0]:
             raise DecodeError("Expected a step above zero and a salt of 'dither'.")
         u = _noise(context.seed, int.from_bytes(wire.side[scales.WIDTH : _HEAD], "little"), spec.size)
-        levels = entropy.decode(wire.side[_HEAD:], spec, _LIMIT, _hint(u))
+        levels = entropy.decode(wire.side[_HEAD:], spec, _LIMIT, partial(_hint, u))
         return unflatten((levels.astype(np.float32) - u) * step, spec), state
 
     def error_bound(self, tensors: Tensors) -> float:

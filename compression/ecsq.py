@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
@@ -77,7 +78,7 @@ class Ecsq(Stage):
             raise DecodeError(f"Expected a step and centroids of 'ecsq', got {len(wire.side)} bytes.")
         step = _step_of(bytes(wire.side[:2]))
         one, more = (0.0, 0.0) if self.ladder else (_shift(byte) for byte in wire.side[2:4])
-        levels = entropy.decode(wire.side[head:], spec, LIMIT, _hint(context, spec))
+        levels = entropy.decode(wire.side[head:], spec, LIMIT, partial(_hint, context, spec))
         return _values(levels, step, one, more, spec), state
 
     def exact(self, tensors: Tensors) -> bytes | None:
@@ -122,7 +123,7 @@ class Ecsq(Stage):
         if not self.ladder:
             centroids = bytes((_centroid(ones, one_sum), _centroid(larger, larger_sum)))
             head, (one, more) = head + centroids, (_shift(byte) for byte in centroids)
-        coded = entropy.encode(levels, spec, LIMIT, self.model, _hint(context, spec))
+        coded = entropy.encode(levels, spec, LIMIT, self.model, partial(_hint, context, spec))
         return _Sent(Wire(head + coded, {}), levels, step, one, more)
 
     def _step(self, x: NDArray[np.float32]) -> np.float32:

@@ -17,19 +17,19 @@ is how the probability of an answer is found:
                 bits than static on what a run really sends, and 4 to 6 times as long.
     auto        context up to 2**20 levels, adaptive above.
 
-``spec`` says which tensors the integers are of: rows and columns are contexts (axis 0 is the rows). ``hint``: int8[n],
--3 to 3, what both ends hold that says where levels are likely, and of which sign (None: nothing).
+``spec`` says which tensors the integers are of: rows and columns are contexts (axis 0 is the rows). ``hint()``:
+int8[n], -3 to 3, what both ends hold that says where levels are likely, and of which sign, or None; asked for only
+where it is of use.
 
 Format: a byte that names the model (0 for levels packed as they are, so that it is never more than a byte longer), with
-its highest bit set where the hint was used. Then the chunks,
-each behind its length as a base-128 varint. A chunk is whole rows, at most 2**18 levels (of a longer row, a piece), and
-starts from nothing, so that chunks can be decoded in any order. Models and coder are integers throughout: the same
-bytes on every machine.
+its highest bit set where the hint was used. Then the chunks, each behind its length as a base-128 varint. A chunk is
+whole rows, at most 2**18 levels (of a longer row, a piece), and starts from nothing, so that chunks can be decoded in
+any order. Models and coder are integers throughout: the same bytes on every machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -43,6 +43,7 @@ from fedpress.errors import DecodeError
 from fedpress.params import Spec
 
 Model: TypeAlias = Literal["auto", "static", "adaptive", "context"]
+Hint: TypeAlias = Callable[[], NDArray[np.int8] | None]
 _MODELS: Final = {"static": twin.STATIC, "adaptive": twin.ADAPTIVE, "context": twin.CONTEXT}
 _RAW: Final = 0
 _HINTED: Final = 0x80
@@ -55,20 +56,17 @@ def max_bytes(spec: Spec, limit: int) -> int:
     return 1 + bits.packed_size(spec.size, _width(limit))
 
 
-def encode(
-    levels: NDArray[Any], spec: Spec, limit: int, model: Model = "auto", hint: NDArray[np.int8] | None = None
-) -> bytes:
+def encode(levels: NDArray[Any], spec: Spec, limit: int, model: Model = "auto", hint: Hint = lambda: None) -> bytes:
     """``levels`` (integers[n], magnitudes up to ``limit``, at most 32767) as bytes, never more than ``max_bytes``."""
     small = np.ascontiguousarray(levels, np.int16)
     room = max_bytes(spec, limit) - 1
     if model == "auto":
         model = "context" if spec.size <= _LARGE else "adaptive"
     out = np.empty(min(room, 3 * _CHUNK), np.uint8)
-    if model != "context":
-        hint = None
-    pieces = [bytes([1 + _MODELS[model] + (_HINTED if hint is not None else 0)])]
+    told = hint() if model == "context" else None
+    pieces = [bytes([1 + _MODELS[model] + (_HINTED if told is not None else 0)])]
     for parts, at, size in _chunks(spec):
-        tips = None if hint is None else hint[at : at + size]
+        tips = None if told is None else told[at : at + size]
         used = kernels.levels_encode(small[at : at + size], tips, parts, _MODELS[model], out)
         pieces += [varint(used), out[:used].tobytes()]
         room -= used + len(pieces[-2])
@@ -77,14 +75,13 @@ def encode(
     return b"".join(pieces)
 
 
-def decode(data: Bytes, spec: Spec, limit: int, hint: NDArray[np.int8] | None = None) -> NDArray[np.int16]:
+def decode(data: Bytes, spec: Spec, limit: int, hint: Hint = lambda: None) -> NDArray[np.int16]:
     """int16[n]. Raises DecodeError for anything that ``encode`` would not give."""
     ways = (*range(len(_MODELS) + 1), 1 + _MODELS["context"] + _HINTED)
     if not len(data) or data[0] not in ways:
         raise DecodeError("Expected a known way of coding levels.")
-    if not data[0] & _HINTED:
-        hint = None
-    elif hint is None:
+    told = hint() if data[0] & _HINTED else None
+    if data[0] & _HINTED and told is None:
         raise DecodeError("Expected levels coded without a hint: this end has none.")
     if data[0] == _RAW:
         packed = bits.unpack(data[1:], _width(limit), spec.size).astype(np.int32) - limit
@@ -95,7 +92,7 @@ def decode(data: Bytes, spec: Spec, limit: int, hint: NDArray[np.int8] | None = 
     for parts, at, size in _chunks(spec):
         length, place = read_varint(data, place)
         piece = data[place : place + length]
-        tips = None if hint is None else hint[at : at + size]
+        tips = None if told is None else told[at : at + size]
         model, found = (data[0] & ~_HINTED) - 1, levels[at : at + size]
         if len(piece) != length or not kernels.levels_decode(piece, tips, parts, model, limit, found):
             raise DecodeError("Expected the levels of a chunk, got bytes that no encoder makes.")

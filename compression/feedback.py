@@ -20,10 +20,11 @@ from typing import ClassVar, Final
 import numpy as np
 
 from fedpress.compression.codec import Context, State, Wire, part, prefixed
+from fedpress.compression.plus import plus
 from fedpress.compression.stream import Stream
 from fedpress.compression.wrapper import INNER, ROUND, Wrapper, faded
 from fedpress.errors import CodecError
-from fedpress.params import Spec, Tensors, add, subtract, zeros
+from fedpress.params import Spec, Tensors, zeros
 
 _RESIDUAL: Final = "residual"
 
@@ -50,10 +51,9 @@ class ErrorFeedback(Wrapper):
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
         """Encode ``tensors`` plus what still counts of the residual. Raises SpecError if that is of another model."""
         residual = self._recall(state, _RESIDUAL, Spec.of(tensors))
-        share = np.float32(self.share(context.round - int(state[ROUND])))
-        corrected = add(tensors, residual if share == 1 else {n: share * a for n, a in residual.items()})
+        corrected = plus(tensors, self.share(context.round - int(state[ROUND])), residual)
         wire, inner, arrived = self.inner.echo(corrected, part(state, INNER), context, rng)
-        kept = prefixed({_RESIDUAL: subtract(corrected, arrived), INNER: inner})
+        kept = prefixed({_RESIDUAL: plus(corrected, -1.0, arrived), INNER: inner})
         return wire, {ROUND: np.array(context.round, np.int64), **kept}
 
     def share(self, rounds: int) -> float:

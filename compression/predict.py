@@ -14,6 +14,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from fedpress.compression.codec import Context, State, Wire
+from fedpress.compression.plus import plus
 from fedpress.compression.stage import Stage
 from fedpress.compression.stream import Stream
 from fedpress.errors import CodecError, DecodeError
@@ -52,8 +53,7 @@ class Predict(Stage):
         """Side: nothing, or one zero byte where the step is not known."""
         if context.step is None:
             return Wire(_UNPREDICTED, tensors), state
-        share = np.float32(self.scale)
-        return Wire(b"", {n: a - share * context.step[n] for n, a in tensors.items()}), state
+        return Wire(b"", plus(tensors, -self.scale, context.step)), state
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:  # noqa: ARG002
         """Raises DecodeError for another side, or a prediction from a step that this end does not have."""
@@ -63,8 +63,7 @@ class Predict(Stage):
             raise DecodeError(f"Expected no byte or a zero from 'predict', got {len(wire.side)} bytes.")
         if context.step is None:
             raise DecodeError("Expected an unpredicted update: there is no step to predict from.")
-        share = np.float32(self.scale)
-        return {n: a + share * context.step[n] for n, a in wire.rest.items()}, state
+        return plus(wire.rest, self.scale, context.step), state
 
     def largest_rest(self, tensors: Tensors) -> Tensors:
         """Without a step, what came."""

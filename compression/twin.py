@@ -372,6 +372,12 @@ def values(levels: NDArray[np.int16], step: float, one: float, more: float, x: N
     x[:] = np.where(levels < 0, -value, value)
 
 
+def plus(x: NDArray[np.float32], share: float, y: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """See ``kernels/vectors.h``."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add(x, np.float32(share) * y, out=out)
+
+
 def fold(total: NDArray[np.float64], x: NDArray[np.float32], weight: float) -> None:
     """See ``kernels/vectors.h``."""
     for at in range(0, x.size, _GATHER):

@@ -145,6 +145,23 @@ static PyObject *py_values(PyObject *self, PyObject *args) {
     return give_back(&b, Py_NewRef(Py_None));
 }
 
+static PyObject *py_plus(PyObject *self, PyObject *args) {
+    PyObject *x_, *y_, *out_;
+    float share;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OfOO", &x_, &share, &y_, &out_)) return NULL;
+    borrowed b = {.held = 0};
+    int64_t n;
+    float *out = borrow(&b, out_, -1, sizeof *out, 1, &n);
+    const float *x = out ? borrow(&b, x_, n, sizeof *x, 0, NULL) : NULL;
+    const float *y = x ? borrow(&b, y_, n, sizeof *y, 0, NULL) : NULL;
+    if (!y) return give_back(&b, NULL);
+    Py_BEGIN_ALLOW_THREADS;
+    vector_plus(x, share, y, n, out);
+    Py_END_ALLOW_THREADS;
+    return give_back(&b, Py_NewRef(Py_None));
+}
+
 static PyObject *py_fold(PyObject *self, PyObject *args) {
     PyObject *total_, *x_;
     double weight;
@@ -228,6 +245,7 @@ static PyMethodDef methods[] = {
     {"finite", py_finite, METH_O, "(x f4) -> bool"},
     {"quantise", py_quantise, METH_VARARGS, "(x f4, inverse, levels i2) -> (ones, sum, more, sum)"},
     {"values", py_values, METH_VARARGS, "(levels i2, step, one, more, x f4)"},
+    {"plus", py_plus, METH_VARARGS, "(x f4, share, y f4, out f4)"},
     {"fold", py_fold, METH_VARARGS, "(total f8, x f4, weight)"},
     {"numbers", py_numbers, METH_VARARGS, "(key, at, out u8)"},
     {"uniform", py_uniform, METH_VARARGS, "(key, at, out f4)"},

@@ -76,6 +76,10 @@ WIDE void vector_values(const int16_t *levels, int64_t n, float step, float one,
     }
 }
 
+WIDE void vector_plus(const float *x, float share, const float *y, int64_t n, float *out) {
+    for (int64_t i = 0; i < n; i++) out[i] = x[i] + share * y[i];
+}
+
 WIDE void vector_fold(double *total, const float *x, int64_t n, double weight) {
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {

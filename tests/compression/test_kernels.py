@@ -84,6 +84,7 @@ def test_vectors(x: Array, inverse: float, copies: int) -> None:
         values, total = np.zeros(x.size, np.float32), np.ones(x.size)
         which.values(levels, 0.37, -0.1, 0.2, values)
         which.fold(total, values, 0.3)
+        which.plus(x, inverse, values, values)
         found.append(values.tobytes() + total.tobytes())
     assert found[0] == found[1]
 

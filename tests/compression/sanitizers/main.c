@@ -78,6 +78,7 @@ static void try_vectors(void) {
     vector_quantise(x, n, draw(2) ? 3.0f : 3e38f, levels, about);
     vector_values(levels, n, 0.5f, -0.1f, 0.2f, x);
     vector_fold(total, x, n, 0.3);
+    vector_plus(x, draw(2) ? -0.9f : 3e38f, x, n, x);
     for (int width = 1; width <= 8; width++) {
         uint8_t *values = malloc((size_t)n + 1), *packed = calloc(1, (size_t)(n * width + 7) / 8 + 1);
         for (int64_t i = 0; i < n; i++) values[i] = (uint8_t)draw(256);
