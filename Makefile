@@ -5,6 +5,7 @@
 #   make check    set up, then lint, types, the proto check and the tests: what CI runs
 #   make fleet    a server and four clients in containers (needs Docker with compose)
 #   make bench    the figures of the README, measured (see simulations/benchmarks)
+#   make rivals   ecsq beside nncodec, the ISO's coder, and zstd on real updates (builds nncodec: needs a C++ compiler)
 #   make sanitize the C kernels under the address and undefined-behaviour sanitizers
 #   make fuzz     coverage-guided fuzzing of every decoder for SECONDS (60)
 #   make wheel    a wheel for this platform, installed and tried in an empty environment
@@ -14,7 +15,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/demo
 
-.PHONY: demo test check lint types protos proto-check bench fleet sanitize fuzz wheel setup clean
+.PHONY: demo test check lint types protos proto-check bench rivals fleet sanitize fuzz wheel setup clean
 
 setup: $(VENV)/.ready
 
@@ -63,6 +64,17 @@ bench: setup
 	$(BIN)/python -m fedpress.simulations.benchmarks.round_overhead
 	$(BIN)/python -m fedpress.simulations.benchmarks.server_memory --rounds 5
 	$(BIN)/fedpress bench traffic
+
+# nncodec has an environment of its own: with NumPy alone, of all that it asks for, it codes arrays.
+RIVALS := build/rivals
+rivals: setup $(RIVALS)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m fedpress.simulations.benchmarks.rivals \
+	  "$(RIVALS)/bin/python tests/rivals/nncodec_side.py"
+
+$(RIVALS)/.ready:
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/python -m pip install --quiet --no-deps -c constraints.txt nncodec numpy
+	@touch $@
 
 COMPOSE := docker compose -f docker/compose.yaml $(if $(FLEET_HOST),-f docker/compose.host.yaml)
 

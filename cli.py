@@ -224,12 +224,14 @@ def report(run: RunDir) -> None:
 @app.command()
 def codecs() -> None:
     """List the codecs that update and download chains are made of, with their laws."""
-    table = Table("codec", "what it does", "options", "unbiased", "summable", "has memory")
+    table = Table("codec", "what it does", "options", "unbiased", "summable", "contractive", "has memory")
     for row in registry.describe():
         options = "\n".join(f"{o.name}={o.default} ({o.expected})" for o in row.options)
-        table.add_row(row.id, row.about, options, row.unbiased, row.summable, row.stateful)
+        table.add_row(row.id, row.about, options, row.unbiased, row.summable, row.contractive, row.stateful)
     console.print(table)
-    console.print("Chains are joined by +, as in [bold]ef+topk:0.01+int8[/bold]; ef wraps all to its right.")
+    console.print("Chains are joined by +, as in [bold]ef+topk:0.01+int8[/bold]; ef, ef21 and dgc wrap all to their right.")
+    console.print("Laws hold with the default options, or as said: unbiased: right in the mean. Summable: payloads add up.")
+    console.print("Contractive: never loses more than there was, so that it can stand behind ef, ef21 and dgc.")
 
 
 @plan_app.command()

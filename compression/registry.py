@@ -87,6 +87,7 @@ class Row(NamedTuple):
     options: tuple[Option, ...]
     unbiased: str
     summable: str
+    contractive: str
     stateful: str
 
 
@@ -141,6 +142,7 @@ def describe() -> tuple[Row, ...]:
             options_of(kind),
             _law(kind, "unbiased"),
             _law(kind, "commutes_with_sum"),
+            _law(kind, "contractive"),
             _yes(bool(kind().init(_SAMPLE))),
         )
         for kind in _STAGES.values()
@@ -148,7 +150,7 @@ def describe() -> tuple[Row, ...]:
     for wrapper in _WRAPPERS.values():
         around = wrapper(Raw())
         unbiased, summable = ("as its chain" if law else "no" for law in (around.unbiased, around.commutes_with_sum))
-        rows.append(Row(wrapper.id, _about(wrapper), options_of(wrapper), unbiased, summable, "yes"))
+        rows.append(Row(wrapper.id, _about(wrapper), options_of(wrapper), unbiased, summable, "no", "yes"))
     return tuple(sorted(rows))
 
 

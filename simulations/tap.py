@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from fedpress.client.probe import Encoding
 from fedpress.compression.chain import Chain
 from fedpress.compression.codec import Codec, Context, State, Wire
@@ -19,7 +21,7 @@ from fedpress.compression.stage import Stage
 from fedpress.compression.stream import Stream
 from fedpress.compression.wrapper import Wrapper, stages_of
 from fedpress.errors import CodecError
-from fedpress.params import Spec, Tensors
+from fedpress.params import Spec, Tensors, flatten
 
 #: Stages that lose nothing and only change what is left to code.
 _BEFORE: Final = (Predict,)
@@ -33,6 +35,12 @@ class Passed(NamedTuple):
     arrived: Tensors
     payload: bytes
     state: State
+
+    @property
+    def nmse(self) -> float:
+        """Squared error over squared norm, of what was seen."""
+        seen, arrived = flatten(self.seen).astype(np.float64), flatten(self.arrived)
+        return float(np.sum(np.square(seen - arrived)) / np.sum(np.square(seen)))
 
 
 def passed(encoding: Encoding) -> Passed:

@@ -159,6 +159,7 @@ def test_described() -> None:
     assert rows["uniform"].unbiased == "with stochastic=true"
     assert rows["randomk"].unbiased == "with unbiased=true"
     assert rows["rotation"].unbiased == "with scale=unbiased"
+    assert (rows["ecsq"].contractive, rows["terngrad"].contractive) == ("yes", "no")
     assert {name for name, row in rows.items() if row.summable == "yes"} == {
         "hadamard",
         "modular",
