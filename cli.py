@@ -229,9 +229,11 @@ def codecs() -> None:
         options = "\n".join(f"{o.name}={o.default} ({o.expected})" for o in row.options)
         table.add_row(row.id, row.about, options, row.unbiased, row.summable, row.contractive, row.stateful)
     console.print(table)
-    console.print("Chains are joined by +, as in [bold]ef+topk:0.01+int8[/bold]; ef, ef21 and dgc wrap all to their right.")
-    console.print("Laws hold with the default options, or as said: unbiased: right in the mean. Summable: payloads add up.")
-    console.print("Contractive: never loses more than there was, so that it can stand behind ef, ef21 and dgc.")
+    console.print(
+        "Chains are joined by +, as in [bold]ef+topk:0.01+int8[/bold]; ef, ef21 and dgc wrap all to their right.\n"
+        "Laws hold with the default options, or as said. Unbiased: right in the mean. Summable: payloads add up.\n"
+        "Contractive: never loses more than there was, so that it can stand behind ef, ef21 and dgc."
+    )
 
 
 @plan_app.command()

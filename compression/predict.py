@@ -4,6 +4,9 @@ The step that the server sent last is what all clients together did; a client's 
 ends hold it, so it costs nothing to subtract a share of it and to add it back (predictive coding as in speech and
 video; for federated updates see Yue et al. 2022, "Predictive Coding for Communication-Efficient Federated Learning").
 A device that does not know the step (its model came whole) sends unpredicted, and says so in one byte.
+
+The share is fixed. That of least squares leaves less when the learning rate falls from round to round, yet accuracy and
+bits were worse with it: half of the last step, whatever the update says, also keeps the fleet moving, like momentum.
 """
 
 from __future__ import annotations

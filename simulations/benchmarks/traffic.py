@@ -43,7 +43,7 @@ ARMS: Final[Mapping[str, Arm]] = {
     FP32: Arm("raw", "raw", "full"),
     "default": Arm(Upload().codec, Download().codec),
     "fine": Arm("ef:0.9+predict:0.5+ecsq:2.5", "ecsq:2.5,ladder=true", lr=1.5),
-    "stateless": Arm("ecsq:2.5", "ecsq:2.5,ladder=true", lr=1.5),
+    "stateless": Arm("ecsq:2.5", "ecsq:3,ladder=true", lr=1.5),
     "small": Arm("dgc:0.7+ecsq:6", "ecsq:4,ladder=true", lr=1.0),
     "top-k": Arm("ef+topk:0.02+int8", "int8"),
 }
