@@ -10,7 +10,8 @@ hivemind's, Ryabinin et al. 2021; the rates are those of ``fedpress bench traffi
     *Which rate?* The finest at which the upload takes at most a tenth of the time that the device has for a round
     anyway: its training, or the round's deadline where that is not known. A slow link gets a coarser step.
 
-A device on which coding itself takes more than a tenth of its training gets the entropy stage's cheaper model.
+A device on which coding itself takes a quarter of a second, and more than a tenth of its training, gets the entropy
+stage's cheaper model.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ OFTEN: Final = ("ef:0.9+predict:0.5+", 3.0)
 RARELY: Final = ("", 2.5)
 _OFTEN: Final = 0.5
 _SHARE: Final = 0.1
+_NOTICED_S: Final = 0.25
 _FEW: Final = 4  # rounds before a client's habits count
 
 
@@ -74,7 +76,7 @@ def choose(facts: Facts) -> Choice:
     wrapper, usual = OFTEN if often else RARELY
     rate, why = _rate(facts, usual)
     model, slow = "", ""
-    if facts.train_seconds > 0 and facts.encode_seconds > _SHARE * facts.train_seconds:
+    if facts.train_seconds > 0 and facts.encode_seconds > max(_NOTICED_S, _SHARE * facts.train_seconds):
         model, slow = ",model=adaptive", f"; coding took {facts.encode_seconds:.2f} s: the cheaper model"
     return Choice(f"{wrapper}ecsq:{rate}{model}", f"{family}; {why}{slow}")
 
@@ -82,7 +84,7 @@ def choose(facts: Facts) -> Choice:
 def _rate(facts: Facts, usual: float) -> tuple[float, str]:
     budget = _SHARE * (facts.train_seconds or facts.deadline_s)
     if not facts.link_up or not budget:
-        return usual, "link not measured yet"
+        return usual, "no transfer yet was long enough to measure the link by"
     link = f"{facts.link_up / 1000:.0f} kB/s"
     for rate, bits in BITS.items():
         seconds = facts.parameters * bits / 8 / facts.link_up
