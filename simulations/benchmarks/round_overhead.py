@@ -25,6 +25,7 @@ from fedpress.simulations.benchmarks import idle_fleet
 
 CODECS: Final = {
     "fp32 both ways": ["upload.codec=raw", "download.codec=raw", "download.mode=full"],
+    "default": [],
     "int8 both ways": ["upload.codec=int8", "download.codec=int8"],
     "ef+topk:0.01+int8 up, int8 down": ["upload.codec=ef+topk:0.01+int8", "download.codec=int8"],
 }
