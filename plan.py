@@ -81,17 +81,24 @@ class Cohort(_Section):
     min_updates: int = Field(1, ge=1, description="updates without which a round is not closed")
     over_select: float = Field(1.0, ge=1, description="invite so many times the cohort, close when the cohort is full")
     deadline_s: float = Field(600.0, gt=0, description="seconds until a round closes with what has arrived")
+    buffer: int = Field(0, ge=0, description="0: rounds; K: a new version after every K updates, whenever they come")
+    late: Literal["drop", "fold"] = Field("drop", description="what happens with an update whose round has closed")
+    discount: float = Field(0.5, ge=0, description="a late update weighs (1 + staleness) ** -discount")
 
 
 class StrategySection(_Section):
-    """The algorithm."""
+    """The algorithm. Further keys are its own options: `fedpress strategies` lists them."""
 
-    name: str = Field("fedavg", description="see `fedpress plan explain strategy`")
+    model_config = ConfigDict(frozen=True, extra="allow", strict=False, allow_inf_nan=False)
+
+    name: str = Field("fedavg", description="one of `fedpress strategies`")
     weighting: Literal["examples", "uniform"] = Field("examples", description="weight of a client's update")
     lr: float = Field(0.0, ge=0, le=10, description="the server's learning rate; 0: 1.2 with ecsq uploads, otherwise 1")
-    personal: tuple[str, ...] = Field(
-        (), description="fedper: patterns of tensors that stay on the device, like head.*"
-    )
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The named strategy's own options, as given; checked where it is built."""
+        return self.model_extra or {}
 
 
 class Upload(_Section):
@@ -244,7 +251,7 @@ def from_table(table: Mapping[str, Any]) -> Plan:
     try:
         return Plan.model_validate(dict(table))
     except ValidationError as error:
-        raise PlanError("\n".join(_explain(dict(fault)) for fault in error.errors())) from error
+        raise PlanError("\n".join(explain(dict(fault)) for fault in error.errors())) from error
 
 
 def sections() -> Mapping[str, type[BaseModel]]:
@@ -275,7 +282,8 @@ def _apply(table: dict[str, Any], override: str) -> None:
     inner[name] = value
 
 
-def _explain(fault: dict[str, Any]) -> str:
+def explain(fault: Mapping[str, Any]) -> str:
+    """One of pydantic's faults, as a line that names key, value and what was expected."""
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         *parent, last = fault["loc"]

@@ -22,12 +22,13 @@ from fedpress.client.probe import Probe
 from fedpress.client.session import Session
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.client.vault import Identity, Vault
-from fedpress.client.work import Done, check_spec, perform
+from fedpress.client.work import Done, perform
 from fedpress.compression import registry
 from fedpress.compression.download import origin, rebuild
+from fedpress.compression.layout import Layout, begin, from_infos
 from fedpress.compression.stream import Stream
 from fedpress.errors import BudgetSpent, DecodeError, FedpressError, Refused, ServerGone, SpecError, VaultError
-from fedpress.params import Spec, TensorSpec, content_hash
+from fedpress.params import Spec, content_hash
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
 from fedpress.protos.names import metrics_of, short
@@ -75,6 +76,7 @@ class Device:
         self._sleep = self._stop.wait if sleep is None else sleep
         self._probe = probe
         self._seed = 0
+        self._layout: Layout = ()
         self._round = 0
         self._may_begin_anew = True
         self._part = bytearray()
@@ -138,8 +140,7 @@ class Device:
         )
         if reply.protocol != PROTOCOL:
             raise Refused("FAULT_PROTOCOL", f"The server speaks protocol {reply.protocol}, this device {PROTOCOL}.")
-        spec = Spec(tuple(TensorSpec(t.name, tuple(t.shape), t.dtype) for t in reply.spec))
-        check_spec(spec, self._trainer.spec)
+        self._layout, spec = from_infos(reply.spec, self._trainer.spec)
         self._link.authenticate(reply.key)
         self._told = capabilities.link
         self._vault.enrol(Identity(reply.client_id, reply.key.hex(), self._link.server, reply.run_id, spec))
@@ -148,14 +149,13 @@ class Device:
             self._patience = max(0.0, reply.long_poll_seconds)
         self._say("enrolled", f"Enrolled as '{self.name}' in run {reply.run_id}, task '{reply.task}'.")
         if not self._vault.model_hash:
-            self._begin(spec)
+            self._begin()
         pending = self._vault.pending
         return events.Enrolled(self._vault.model_hash, pending.header.ticket if pending else b"")
 
-    def _begin(self, spec: Spec) -> None:
+    def _begin(self) -> None:
         """Hold the run's first version, which comes from its seed."""
-        initial = self._trainer.initial(self._seed)
-        made = origin({name: initial[name] for name in spec.names})
+        made = origin(begin(self._layout, self._trainer.initial(self._seed)))
         self._vault.hold(made, content_hash(made))
 
     def _ask_work(self, action: actions.AskWork) -> events.Event:
@@ -164,8 +164,8 @@ class Device:
         request = pb.WorkRequest(held=short(action.held), link=news, wait_seconds=self._patience or 0.0)
         reply = self._link.get_work(request)
         self._told = self._told if news is None else news
-        if action.held and self._may_begin_anew and _whole(reply) and self._vault.identity is not None:
-            self._begin(self._vault.identity.spec)  # the server has forgotten what is held, not what the run began with
+        if action.held and self._may_begin_anew and _whole(reply):
+            self._begin()  # the server has forgotten what is held, not what the run began with
             if self._vault.model_hash != action.held:
                 request.held, request.wait_seconds = short(self._vault.model_hash), 0.0
                 reply = self._link.get_work(request)

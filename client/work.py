@@ -1,8 +1,8 @@
 """One ticket's work, from the model that arrived to an update ready to be sent. No link, no files.
 
-The walk, in the order that keeps privacy true: measure the arriving model -> train (local privacy acts inside) -> delta
-against the base -> the rule keeps what is personal -> encode with feedback. What the device will remember of it comes
-back beside the payload, as something still to be acknowledged.
+The walk, in the order that keeps privacy true: measure the arriving model -> train as the rule says (local privacy acts
+inside), which keeps what is personal -> delta against the base -> encode with feedback. What the device will remember
+of it comes back beside the payload, as something still to be acknowledged.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Callable
 from math import isfinite
 from typing import NamedTuple
 
+from fedpress.client.learner import Learner
 from fedpress.client.probe import Encoding, Probe
-from fedpress.client.rules.rule import rule
+from fedpress.client.rules import rule
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.client.vault import Kept, Pending
 from fedpress.compression.codec import Codec, Context, State, assumed
+from fedpress.compression.grouped import per_group
 from fedpress.compression.memory import tag
 from fedpress.compression.payload import seal
 from fedpress.compression.registry import parse
@@ -59,35 +61,39 @@ def perform(
     Everything drawn depends on ``seed``, ``name`` and the ticket's round alone. Raises BudgetSpent before any training
     that would overspend, SpecError, CodecError, PrivacyError or PlanError for work this device could never do.
     """
-    local = rule(ticket.rule, trainer.spec)
-    model = local.merge(shared, _personal(ticket.rule, kept.personal, trainer, seed))
-    report = pb.Report()
+    local, privacy = rule(ticket.rule), ticket.privacy if ticket.HasField("privacy") else None
+    check_names(ticket.rule, trainer.spec)
+    own, report = kept.personal, pb.Report()
     if ticket.evaluate or ticket.work == pb.WORK_EVALUATE:
-        metrics, report.held_out = trainer.evaluate(model)
+        rng = Stream.of(seed, name, ticket.round, "personal")
+        learner = Learner(trainer, ticket.training, rng, seed, privacy, history)
+        metrics, report.held_out = trainer.evaluate(local.personal(shared, own, learner))
         put_metrics(report, metrics)
+        history = learner.history
     if ticket.work == pb.WORK_EVALUATE:
         return Done(_pending(ticket, b"", report, kept), history)
 
-    privacy = ticket.privacy if ticket.HasField("privacy") else None
+    learner = Learner(trainer, ticket.training, Stream.of(seed, name, ticket.round, "train"), seed, privacy, history)
     began = clock()
-    trained = trainer.train(model, ticket.training, Stream.of(seed, name, ticket.round, "train"), privacy, history)
+    outcome = local.train(shared, own, learner)
     report.train_seconds = clock() - began
-    report.examples, report.steps = trained.examples, trained.steps
+    report.examples, report.steps = outcome.examples, outcome.steps
+    report.facts.update(outcome.facts)
+    history = learner.history
     if privacy is None:
-        report.loss = trained.loss if isfinite(trained.loss) else 0.0
+        report.loss = outcome.loss if isfinite(outcome.loss) else 0.0
     else:  # the loss of private examples would leave without noise
-        history = accounting.extended(history, trained.spent) if trained.spent else history
         report.epsilon = accounting.epsilon(history, privacy.delta)
-    if trained.examples == 0:
+    if outcome.examples == 0:
         return Declined("no examples to train on", history)
 
-    after, personal = local.split(trained.tensors)
-    delta = subtract(after, shared)
-    if not (finite(delta) and finite(personal)):
+    delta = subtract({n: outcome.shared.get(n, a) for n, a in shared.items()}, shared)
+    if not (finite(delta) and finite(outcome.own)):
         return Declined("training diverged: the model is not finite; lower train.lr", history)
-    codec = parse(ticket.upload_codec)
-    residual = _state(kept, codec, Spec.of(delta))
-    memory = tag(codec, assumed(codec, residual, Spec.of(delta)), Spec.of(delta))
+    spec = Spec.of(delta)
+    codec = per_group(parse(ticket.upload_codec), spec)
+    residual = _state(kept, codec, spec)
+    memory = tag(codec, assumed(codec, residual, spec), spec)
     context = Context(ticket.seed, ticket.round, step)
     if probe is not None:
         probe(Encoding(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode")))
@@ -98,7 +104,7 @@ def perform(
         return Declined(
             f"the update has {len(payload)} bytes, more than the {ticket.max_update_bytes} allowed", history
         )
-    after_all = Kept(codec.text, residual, {**kept.personal, **personal})
+    after_all = Kept(codec.text, residual, {**own, **outcome.own})
     return Done(_pending(ticket, payload, report, after_all, memory), history)
 
 
@@ -113,30 +119,11 @@ def _state(kept: Kept, codec: Codec, spec: Spec) -> State:
     }
 
 
-def check_spec(shared: Spec, own: Spec) -> None:
-    """Raise SpecError, naming the tensor, unless ``shared`` is ``own`` less some tensors, in the same order."""
-    mine = {t.name: t for t in own}
-    for t in shared:
-        if t.name not in mine or mine[t.name] != t:
-            have = f"{mine[t.name].dtype}{list(mine[t.name].shape)}" if t.name in mine else "no such tensor"
-            raise SpecError(
-                f"The run trains a tensor '{t.name}' {t.dtype}{list(t.shape)}, this device's model has {have}: "
-                "is its task, or its version of it, another one?"
-            )
-    if list(shared.names) != [n for n in own.names if n in set(shared.names)]:
-        raise SpecError("The run's tensors are those of this device's model in another order: is its task another one?")
-
-
-def _personal(said: pb.Rule, kept: Tensors, trainer: Trainer, seed: int) -> Tensors:
-    """The device's own tensors: what it kept where that fits this model, the run's initial ones where not."""
-    shapes = {t.name: t.shape for t in trainer.spec}
-    unknown = [n for n in said.personal if n not in shapes]
+def check_names(said: pb.Rule, own: Spec) -> None:
+    """Raise SpecError for personal tensors that this device's model does not have."""
+    unknown = [n for n in said.personal if n not in own.names]
     if unknown:
         raise SpecError(f"Expected personal tensors of this device's model, got '{unknown[0]}' from the server.")
-    fitting = {n: kept[n] for n in said.personal if n in kept and kept[n].shape == shapes[n]}
-    if len(fitting) == len(said.personal):
-        return fitting
-    return {**{n: a for n, a in trainer.initial(seed).items() if n in said.personal}, **fitting}
 
 
 def _pending(ticket: pb.Ticket, payload: bytes, report: pb.Report, kept: Kept, memory: int = 0) -> Pending:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedpress.compression.codec import Codec, Context, State, Wire
+from fedpress.compression.grouped import per_group
 from fedpress.compression.native import kernels
 from fedpress.compression.stream import Stream
 from fedpress.errors import CodecError, DecodeError, SpecError
@@ -16,10 +17,11 @@ def seal(codec: Codec, tensors: Tensors, state: State, context: Context, rng: St
 
     Raises SpecError for other dtypes, NaN or infinity, or a state of another model; CodecError for an unfinished codec.
     """
-    _finished(codec, Spec.of(tensors))
+    spec = Spec.of(tensors)
+    _finished(codec, spec)
     if bad := [n for n, a in tensors.items() if not kernels.finite(np.ravel(a))]:
         raise SpecError(f"Expected finite numbers to encode, got NaN or infinity in {', '.join(bad)}: did it diverge?")
-    wire, new = codec.encode(tensors, state, context, rng)
+    wire, new = per_group(codec, spec).encode(tensors, state, context, rng)
     return bytes(wire.side), new
 
 
@@ -34,7 +36,7 @@ def unseal(
     limit = max_bytes(codec, spec)
     if len(payload) > limit:
         raise DecodeError(f"Expected at most {limit} bytes for '{codec.text}', got {len(payload)}.")
-    tensors, new = codec.decode(Wire(memoryview(payload).toreadonly(), {}), state, context, spec)
+    tensors, new = per_group(codec, spec).decode(Wire(memoryview(payload).toreadonly(), {}), state, context, spec)
     if not all(kernels.finite(np.ravel(a)) for a in tensors.values()):
         raise DecodeError(f"Expected finite numbers in a payload of '{codec.text}', got NaN or infinity.")
     return tensors, new
@@ -43,7 +45,7 @@ def unseal(
 def max_bytes(codec: Codec, spec: Spec) -> int:
     """The most bytes that a payload for ``spec`` can have. Raises CodecError for an unfinished codec."""
     _finished(codec, spec)
-    return codec.max_bytes(spec)
+    return per_group(codec, spec).max_bytes(spec)
 
 
 def _finished(codec: Codec, spec: Spec) -> None:

@@ -77,8 +77,10 @@ def train(
     privacy: pb.LocalPrivacy,
     history: History,
     noise: Noise,
+    nudge: Callable[[], None] | None = None,
 ) -> tuple[float, int, Steps]:
-    """Train ``module`` in place. ``loss_of(module, rows)`` is the mean loss of the examples with these indices.
+    """Train ``module`` in place. ``loss_of(module, rows)`` is the mean loss of the examples with these indices;
+    ``nudge`` changes the noised gradients by what knows nothing of this step's examples.
 
     Returns the mean loss, the steps taken and what they spent. Raises PrivacyError for a layer that cannot be trained
     privately, and BudgetSpent, before any data is touched, where the steps would pass the budget.
@@ -94,6 +96,8 @@ def train(
     total, seen = 0.0, 0
     with _per_example(module) as wrapped:
         private = _Optimizer(optimizer, spend.sample_rate * examples, privacy, noise)
+        if nudge is not None:
+            private.attach_step_hook(lambda _: nudge())
         for _ in range(spend.steps):
             rows = torch.from_numpy((noise.uniform(examples) < spend.sample_rate).nonzero()[0])
             private.zero_grad(set_to_none=True)

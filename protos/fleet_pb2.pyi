@@ -48,14 +48,18 @@ WORK_TRAIN: Work
 WORK_EVALUATE: Work
 
 class TensorInfo(_message.Message):
-    __slots__ = ("name", "shape", "dtype")
+    __slots__ = ("name", "shape", "dtype", "of", "start")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    OF_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     dtype: str
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ...) -> None: ...
+    of: str
+    start: int
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., of: _Optional[str] = ..., start: _Optional[int] = ...) -> None: ...
 
 class Capabilities(_message.Message):
     __slots__ = ("codecs", "trainers", "memory_bytes", "cores", "device_class", "link")
@@ -277,8 +281,15 @@ class OffsetReply(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., acknowledged: _Optional[bool] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("examples", "steps", "loss", "train_seconds", "encode_seconds", "epsilon", "held_out", "accuracy", "held_out_loss", "others")
+    __slots__ = ("examples", "steps", "loss", "train_seconds", "encode_seconds", "epsilon", "held_out", "accuracy", "held_out_loss", "others", "facts")
     class OthersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class FactsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -295,6 +306,7 @@ class Report(_message.Message):
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     HELD_OUT_LOSS_FIELD_NUMBER: _ClassVar[int]
     OTHERS_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     examples: int
     steps: int
     loss: float
@@ -305,7 +317,8 @@ class Report(_message.Message):
     accuracy: float
     held_out_loss: float
     others: _containers.ScalarMap[str, float]
-    def __init__(self, examples: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., train_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., epsilon: _Optional[float] = ..., held_out: _Optional[int] = ..., accuracy: _Optional[float] = ..., held_out_loss: _Optional[float] = ..., others: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    facts: _containers.ScalarMap[str, float]
+    def __init__(self, examples: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., train_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., epsilon: _Optional[float] = ..., held_out: _Optional[int] = ..., accuracy: _Optional[float] = ..., held_out_loss: _Optional[float] = ..., others: _Optional[_Mapping[str, float]] = ..., facts: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class PushHeader(_message.Message):
     __slots__ = ("ticket", "base", "size", "checksum", "offset", "report", "memory")

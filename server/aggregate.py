@@ -14,6 +14,7 @@ import numpy as np
 from fedpress.compression.native import kernels
 from fedpress.errors import SpecError
 from fedpress.params import Array, Spec, Tensors
+from fedpress.server.strategies.strategy import Aggregate, Share
 
 _BLOCK: Final = 1 << 16
 
@@ -33,12 +34,13 @@ class WeightedSum:
             total.fill(0.0)
         self.weight = 0.0
 
-    def fold(self, update: Tensors, weight: float) -> None:
-        """Add ``weight * update``. Raises SpecError for a weight that is not positive and finite."""
-        if not (0.0 < weight < float("inf")):
-            raise SpecError(f"Expected an update's weight > 0, got {weight}.")
+    def fold(self, update: Tensors, weight: float, scale: float = 1.0) -> None:
+        """Add ``weight * scale * update``, of weight ``weight``. Raises SpecError for one that is not positive and
+        finite."""
+        if not (0.0 < weight < float("inf") and abs(scale) < float("inf")):
+            raise SpecError(f"Expected an update's weight > 0 and a finite scale, got {weight} and {scale}.")
         for name, total in self._sums.items():
-            kernels.fold(total, np.ravel(update[name]), weight)
+            kernels.fold(total, np.ravel(update[name]), weight * scale)
         self.weight += weight
 
     def mean(self) -> dict[str, Array]:
@@ -54,3 +56,29 @@ class WeightedSum:
             block = total[at : at + _BLOCK]
             mean[at : at + block.size] = np.divide(block, self.weight, out=self._scratch[: block.size])
         return mean
+
+
+class Gathering:
+    """What a round's updates come to: their weighted mean, that of their facts, and how many they are."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._sum = WeightedSum(spec)
+        self._facts: dict[str, float] = {}
+        self._counted = 0
+
+    def clear(self) -> None:
+        """For the next round."""
+        self._sum.clear()
+        self._facts, self._counted = {}, 0
+
+    def fold(self, update: Tensors, share: Share) -> None:
+        """Take in an update for what it counts. Raises SpecError for a weight that is not positive and finite."""
+        self._sum.fold(update, share.weight, share.scale)
+        self._counted += 1
+        for name, value in share.facts.items():
+            self._facts[name] = self._facts.get(name, 0.0) + share.weight * value
+
+    def aggregate(self, population: int) -> Aggregate:
+        """Of ``population`` enrolled clients. Raises SpecError if nothing was folded."""
+        facts = {name: total / self._sum.weight for name, total in self._facts.items()}
+        return Aggregate(self._sum.mean(), self._counted, population, facts)

@@ -26,12 +26,19 @@ def check_update(update: Tensors) -> None:
 
 def check_report(report: pb.Report) -> None:
     """Raise Refused for numbers that are not finite or absurd, and for metrics that are too many or not printable."""
-    names = report.others
+    names = [*report.others, *report.facts]
     if len(names) > MOST_METRICS or not all(n.isprintable() and len(n) <= LONGEST_METRIC for n in names):
         raise Refused("FAULT_MALFORMED", f"Expected at most {MOST_METRICS} metrics with short printable names.")
     if max(report.examples, report.held_out) > MOST_EXAMPLES:
         raise Refused("FAULT_MALFORMED", f"Expected at most {MOST_EXAMPLES} examples, got {report.examples}.")
-    numbers = [report.loss, report.train_seconds, report.encode_seconds, report.epsilon, *metrics_of(report).values()]
+    numbers = [
+        report.loss,
+        report.train_seconds,
+        report.encode_seconds,
+        report.epsilon,
+        *metrics_of(report).values(),
+        *report.facts.values(),
+    ]
     if not all(-LARGEST <= n <= LARGEST for n in numbers):  # false for NaN too
         raise Refused("FAULT_MALFORMED", "The update's report holds a number that is not finite, or enormous.")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedpress.compression.codec import NOTHING
+from fedpress.compression.layout import to_infos
 from fedpress.errors import DecodeError, Refused
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL, SMALL_BYTES
@@ -20,6 +21,7 @@ from fedpress.server.bounds import check_report
 from fedpress.server.coordinator import Fate, Grant, Lease, Over
 from fedpress.server.inbox import Stream as Upload
 from fedpress.server.run import Run
+from fedpress.server.strategies import Arrival
 from fedpress.server.tickets import ticket
 
 
@@ -36,7 +38,7 @@ class Federation(Run):
             key=key,
             run_id=self.run_id,
             task=self.plan.task.name,
-            spec=[pb.TensorInfo(name=t.name, shape=t.shape, dtype=t.dtype) for t in self.spec],
+            spec=to_infos(self.layout, self.spec),
             long_poll_seconds=self.plan.server.long_poll_s,
             chunk_bytes=self.plan.server.chunk_bytes,
             seed=self.plan.run.seed,
@@ -106,7 +108,7 @@ class Federation(Run):
         try:
             payload = self._inbox.payload(upload)
             update, memory = (None, NOTHING) if lease.evaluate else self._decode(lease, payload, not header.memory)
-            weight = self._weigh(lease, header.report)
+            arrival = self._arrived(lease, header.report)
         except (DecodeError, Refused) as error:
             if isinstance(error, Refused) and error.fault == "FAULT_BAD_OFFSET":
                 raise
@@ -123,7 +125,7 @@ class Federation(Run):
             report = header.report.SerializeToString(deterministic=True)
             self.store.end_lease(lease.id, Fate.COUNTED, traffic, report)
         if update is not None:
-            self._sum.fold(update, weight)
+            self._fold(update, arrival)
         actions = self._coordinator.counted(lease.id, self._clock())
         self._listen(events.UpdateCounted(name, lease.round, len(payload), 0 if lease.evaluate else self.spec.nbytes))
         self._do(actions)
@@ -185,12 +187,12 @@ class Federation(Run):
         archived = None if name in self._coordinator.leases else self.store.lease(name)
         return self._coordinator.admit(name, client, archived)
 
-    def _weigh(self, lease: Lease, report: pb.Report) -> float:
+    def _arrived(self, lease: Lease, report: pb.Report) -> Arrival:
         check_report(report)
-        weight = self.strategy.weight(report)
-        if not lease.evaluate and weight <= 0:
+        arrival = self._arrival(lease, report)
+        if not lease.evaluate and self.strategy.share(arrival).weight <= 0:
             raise Refused("FAULT_MALFORMED", "The update's report names no examples.")
-        return weight
+        return arrival
 
     def _reject(self, lease: Lease, name: str, reason: str) -> None:
         self._inbox.discard(lease.id)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from fedpress.compression.codec import Codec, State
+from fedpress.compression.grouped import per_group
 from fedpress.compression.memory import tag
 from fedpress.compression.registry import parse
 from fedpress.errors import PlanError, Refused
@@ -42,7 +43,7 @@ class Memories:
 
     def before(self, client: str, round_: int, codec: Codec, anew: bool = False) -> State:
         """What a client's update of a round decodes with; ``anew``: what every client begins with."""
-        initial = codec.memory(self._spec)
+        initial = per_group(codec, self._spec).memory(self._spec)
         kept = None if anew or not initial else self._store.memory(client, round_)
         if kept is None:
             return initial
@@ -54,7 +55,9 @@ class Memories:
         if anew:
             self._store.forget_memory(client)
         if memory:
-            self._store.set_memory(client, round_, tag(codec, memory, self._spec), to_bytes(memory))
+            self._store.set_memory(
+                client, round_, tag(per_group(codec, self._spec), memory, self._spec), to_bytes(memory)
+            )
 
     def settle(self) -> None:
         """A round is committed: forget what its updates were decoded with; in the same transaction."""
@@ -63,7 +66,7 @@ class Memories:
 
 def bytes_per_client(plan: Plan, spec: Spec) -> int:
     """Bytes that the plan's upload codec makes the server remember of each client, twice while it is in a round."""
-    codecs = [parse(text) for text in possible(plan.upload)]
+    codecs = [per_group(parse(text), spec) for text in possible(plan.upload)]
     return 2 * max(sum(array.nbytes for array in codec.memory(spec).values()) for codec in codecs)
 
 

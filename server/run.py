@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from fedpress.compression.codec import Codec, Context, State
+from fedpress.compression.layout import begin, spec_of
 from fedpress.compression.payload import max_bytes, unseal
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
 from fedpress.errors import PlanError, SpecError, StoreError
-from fedpress.params import Spec, Tensors, finite
+from fedpress.params import Spec, Tensors, finite, ordered
 from fedpress.plan import AUTO, Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server import events
-from fedpress.server.aggregate import WeightedSum
+from fedpress.server.aggregate import Gathering
 from fedpress.server.bounds import check_update
 from fedpress.server.choice import Choice, Facts, choose, possible, scheduled
 from fedpress.server.coordinator import Action, Coordinator, Fate, Finish, Issue, Lease, Note, Phase, Rules, Step
@@ -33,9 +34,9 @@ from fedpress.server.meter import Meter
 from fedpress.server.rounds import evaluation_record, round_record
 from fedpress.server.selection import SELECTIONS
 from fedpress.server.store import Store
-from fedpress.server.strategies import Strategy
+from fedpress.server.strategies import Arrival, Strategy
 from fedpress.server.strategies import build as build_strategy
-from fedpress.server.tickets import shared_seed
+from fedpress.server.tickets import shared_seed, training
 from fedpress.server.versions import Versions, publisher
 
 #: Rounds that say whether a client comes often.
@@ -69,8 +70,8 @@ class Run:
         self.store = store
         self.strategy: Strategy = build_strategy(plan)
         self.full_spec = Spec.of(full)
-        self.personal = self.strategy.personal(self.full_spec)
-        self.spec = self.full_spec.without(self.personal)
+        self.layout = self.strategy.layout(self.full_spec)
+        self.spec = spec_of(self.layout, self.full_spec)
         self.run_id = self._claim()
         self.versions = Versions(plan.download, self.spec, store)
         self.meter = Meter((int(store.meta("wire_up") or 0), int(store.meta("wire_down") or 0)))
@@ -79,7 +80,7 @@ class Run:
         self.pending: deque[Pending] = deque()
         self._clock, self._listen = clock, listen
         self._inbox = Inbox(store)
-        self._sum = WeightedSum(self.spec)
+        self._gathering = Gathering(self.spec)
         self._todo: deque[Step] = deque()
         self._taken: set[str] = set()
         self._began = self._opened = clock()
@@ -90,7 +91,7 @@ class Run:
         self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec, room(plan, self.spec))
         self._memories = Memories(store, self.spec)
         self._coordinator = Coordinator(self._rules(), new_id=lambda: secrets.token_hex(8))
-        self._initial = {n: full[n] for n in self.spec.names}
+        self._initial = begin(self.layout, full)
 
     def start(self) -> None:
         """Begin the run, or continue what the store holds. To be called once, before any other call."""
@@ -194,7 +195,7 @@ class Run:
         for lease, _, _, report in self.store.reports(round_, evaluate=False) if phase is Phase.TRAINING else []:
             if lease.fate is Fate.COUNTED:
                 update, _ = self._decode(lease, self.store.payload(lease.id))
-                self._sum.fold(update, self.strategy.weight(pb.Report.FromString(report)))
+                self._fold(update, self._arrival(lease, pb.Report.FromString(report)))
         if self._measured(done) and not self.store.round(done)["metrics"]:
             self._queue_evaluation(done)  # the server died between committing the round and measuring it
         if phase is Phase.FINISHED:
@@ -274,8 +275,18 @@ class Run:
         check_update(update)
         return update, memory
 
+    def _arrival(self, lease: Lease, report: pb.Report) -> Arrival:
+        """What a strategy is told of an update."""
+        return Arrival(
+            report, training(self.plan, lease.round), 0, lambda: self.versions.seen, lambda: self.versions.seen
+        )
+
+    def _fold(self, update: Tensors, arrival: Arrival) -> None:
+        self._gathering.fold(self.strategy.read(update, arrival), self.strategy.share(arrival))
+
     def _close_round(self, round_: int) -> None:
-        model, state = self.strategy.step(self.versions.exact, self._sum.mean(), self.versions.state)
+        aggregate = self._gathering.aggregate(self.enrolled)
+        model, state = self.strategy.step(self.versions.exact, aggregate, self.versions.state)
         if not finite(model):
             self._do(self._coordinator.stop(f"round {round_} diverged: the model is not finite; lower train.lr"))
             return
@@ -292,7 +303,7 @@ class Run:
             done = round_ >= self.plan.run.rounds
             self._mark_as(round_ if done else round_ + 1, Phase.FINISHED if done else Phase.GATHERING)
         self._choices.clear()
-        self._sum.clear()
+        self._gathering.clear()
         self._taken.clear()
         self._queue_evaluation(round_)
         self._do(self._coordinator.stepped(now))
@@ -300,10 +311,20 @@ class Run:
     def _measured(self, round_: int) -> bool:
         """The plan wants the server to measure the model after this round."""
         every = self.plan.evaluate.server_every
-        return every > 0 and not self.personal and (round_ % every == 0 or round_ >= self.plan.run.rounds)
+        return every > 0 and self.whole and (round_ % every == 0 or round_ >= self.plan.run.rounds)
+
+    @property
+    def whole(self) -> bool:
+        """The server holds a whole model, which it can measure and ship."""
+        return set(self.full_spec.names) <= set(self.spec.names)
+
+    @property
+    def model(self) -> Tensors:
+        """The newest version: the whole model in its spec's order, or all that travels where that is no whole one."""
+        return ordered(self.versions.exact, self.full_spec) if self.whole else self.versions.exact
 
     def _queue_evaluation(self, round_: int) -> None:
-        pending = Pending(round_, self.versions.exact)
+        pending = Pending(round_, self.model)
         if self._measured(round_):
             self.pending.append(pending)
         else:
@@ -321,7 +342,7 @@ class Run:
                 self.store.set_round(self.round + 1, record)
             self._mark(Phase.FINISHED)
         if evaluated:
-            self._listen(events.RoundClosed(record, self.versions.exact))
+            self._listen(events.RoundClosed(record, self.model))
         self.finished = reason
         self.stirred += 1
         self._listen(events.RunFinished(reason))
@@ -331,8 +352,8 @@ def check(plan: Plan, model: Tensors) -> None:
     """Raise PlanError for what in a plan cannot go with a model, before anything starts."""
     spec = Spec.of(model)
     try:
-        shared = spec.without(build_strategy(plan).personal(spec))
+        travels = spec_of(build_strategy(plan).layout(spec), spec)
     except SpecError as error:
         raise PlanError(f"{error} (strategy.personal)") from error
-    publisher(plan.download, shared)
-    room(plan, shared)
+    publisher(plan.download, travels)
+    room(plan, travels)

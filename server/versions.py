@@ -59,6 +59,11 @@ class Versions:
         return self._history[-1].link.hash if self._history else ""
 
     @property
+    def seen(self) -> Tensors:
+        """The newest version as devices see it."""
+        return self._seen
+
+    @property
     def at_origin(self) -> bool:
         """The newest version is the one that devices make for themselves."""
         return bool(self._history) and self._history[-1].link.origin

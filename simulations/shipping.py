@@ -25,7 +25,7 @@ def ship_run(run: Path, device_class: str, progress: Progress | None = None) -> 
     """
     plan = plans.load(_existing(run / "plan.toml"))
     problem = Problem(plan)
-    if build_strategy(plan).personal(Spec.of(problem.initial)):
+    if build_strategy(plan).rule(Spec.of(problem.initial)).personal:
         raise PlanError(
             "Expected a run whose server holds the whole model, got a personalized one (strategy.personal)."
         )

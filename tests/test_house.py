@@ -25,6 +25,7 @@ EXCEPT = {("compression/models/ship.py", "plan")}
 HEAVY = {
     "torch": {
         "torch_model.py",
+        "client/trainers/representation.py",
         "client/trainers/torch_trainer.py",
         "privacy/local.py",
         "privacy/noise.py",

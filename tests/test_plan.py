@@ -12,7 +12,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 def test_a_plan_survives_toml(tmp_path: Path) -> None:
     plan = load(REPO / "simulations" / "demo.toml", ["train.lr=0.25", 'strategy.personal=["head.*"]', "run.name=x"])
-    assert (plan.train.lr, plan.strategy.personal, plan.run.name) == (0.25, ("head.*",), "x")
+    assert (plan.train.lr, plan.strategy.options, plan.run.name) == (0.25, {"personal": ["head.*"]}, "x")
     path = tmp_path / "plan.toml"
     path.write_text(to_toml(plan))
     assert load(path) == plan

@@ -1,22 +1,30 @@
-"""FedAvg's client half (McMahan et al. 2017): every tensor is shared, nothing is corrected."""
+"""FedAvg's client half (McMahan et al. 2017), and of every strategy that trains plainly: all tensors, one fit.
+
+With ``personal`` tensors it is FedPer's (Arivazhagan et al. 2019): those are trained with the rest, kept, never sent.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedpress.params import Spec, Tensors, ordered
+from fedpress.client.learner import Learner
+from fedpress.client.rules.rule import Outcome
+from fedpress.params import Tensors
+from fedpress.protos import fleet_pb2 as pb
 
 
 @dataclass(frozen=True)
 class FedAvg:
     """See ``fedpress.client.rules.rule.Rule``."""
 
-    spec: Spec
+    said: pb.Rule
 
-    def split(self, model: Tensors) -> tuple[Tensors, Tensors]:
-        """All of it, and nothing."""
-        return model, {}
+    def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
+        """Fit, and part what is shared from what stays."""
+        trained = learner.fit(self.personal(shared, own, learner))
+        stays = {n: trained.tensors[n] for n in self.said.personal}
+        return Outcome(trained.tensors, stays, trained.examples, trained.steps, trained.loss)
 
-    def merge(self, shared: Tensors, personal: Tensors) -> Tensors:  # noqa: ARG002 - a rule's signature
-        """The shared tensors are the model; what another run may have left behind as personal is not used."""
-        return ordered(shared, self.spec)
+    def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:
+        """What arrived, with what stayed here."""
+        return learner.whole(shared, {n: own[n] for n in self.said.personal if n in own})

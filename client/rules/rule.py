@@ -1,41 +1,49 @@
-"""The client half of a strategy: what of a model is shared and what stays; and the table of rules by name.
+"""The client half of a strategy, a *local rule*: what is trained how, what of it is shared, and what stays.
 
-Corrections of gradients (a proximal term, a control variate) will enter here as a further method, which the trainer
-calls with parameters and gradients at each step: arithmetic that works alike on NumPy and torch arrays, so that one
-rule serves every trainer.
+A rule is given what arrived (``shared``: the model's travelling tensors, and in their groups what travels beside them),
+what this device kept of earlier rounds (``own``), and a ``Learner``. It returns the shared tensors as they are after
+training, whose difference to those that arrived is the update, and what to keep, which never leaves the device and is
+committed with the update's acknowledgement. Its arithmetic on the learner's arrays means the same in NumPy and torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from fedpress.client.rules.fedavg import FedAvg
-from fedpress.client.rules.fedper import FedPer
-from fedpress.errors import SpecError, closest
-from fedpress.params import Spec, Tensors
-from fedpress.protos import fleet_pb2 as pb
+from fedpress.client.learner import Learner
+from fedpress.params import Array, Tensors
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule made of a round. ``shared``: of the names that arrived; those left out did not change.
+
+    ``steps`` and ``loss`` are of the training that the update comes from. ``facts`` go to the strategy with the report.
+    """
+
+    shared: Tensors
+    own: Tensors
+    examples: int
+    steps: int
+    loss: float
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Rule(Protocol):
-    """A strategy's client half, made for one ticket and one model."""
+    """See the module's docstring. Made for one ticket."""
 
-    def split(self, model: Tensors) -> tuple[Tensors, Tensors]:
-        """The shared tensors and the personal ones of a whole model, each in the model's order."""
+    def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
+        """One round's local work. Neither argument is changed."""
 
-    def merge(self, shared: Tensors, personal: Tensors) -> Tensors:
-        """The whole model, in its spec's order. Raises SpecError where a tensor is missing."""
-
-
-#: How a rule is made from what the ticket says and the device's own whole spec.
-RULES: Final[Mapping[str, Callable[[pb.Rule, Spec], Rule]]] = {
-    "fedavg": lambda _, spec: FedAvg(spec),
-    "fedper": lambda said, spec: FedPer(spec, tuple(said.personal)),
-}
+    def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:
+        """The whole model that this device would use now: the one its metrics are of. May train (fine-tuning)."""
 
 
-def rule(said: pb.Rule, spec: Spec) -> Rule:
-    """The rule a ticket asks for. Raises SpecError where the device does not know it."""
-    if said.name not in RULES:
-        raise SpecError(f"Expected a rule this device knows, got '{said.name}'. {closest(said.name, RULES)}")
-    return RULES[said.name](said, spec)
+def kept(own: Tensors, label: str, like: Tensors) -> dict[str, Array]:
+    """What was kept in a group (``label:name``), as the names and shapes of ``like``; {} where any is missing."""
+    found = {
+        n: own[f"{label}:{n}"] for n, a in like.items() if getattr(own.get(f"{label}:{n}"), "shape", None) == a.shape
+    }
+    return found if len(found) == len(like) else {}

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedpress.client.trainers.trainer import Trained
+from fedpress.client.trainers.trainer import PLAIN, Terms, Trained
 from fedpress.compression.stream import Stream
 from fedpress.params import Array, Spec, Tensors, TensorSpec, add, unflatten
 from fedpress.privacy.accounting import History
@@ -48,6 +48,7 @@ class IdleTrainer:
         rng: Stream,
         privacy: pb.LocalPrivacy | None = None,  # noqa: ARG002
         history: History = (),  # noqa: ARG002
+        terms: Terms = PLAIN,  # noqa: ARG002
     ) -> Trained:
         """One step. The plan refuses this trainer together with local privacy."""
         turned = np.roll(self._step, rng.seed() % max(1, self.spec.size))

@@ -6,12 +6,15 @@ are shuffled by the ticket's stream, so that the same seed gives the same model 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedpress.client.trainers.trainer import Trained
+from fedpress.client.trainers.batches import batches, check
+from fedpress.client.trainers.trainer import PLAIN, Nudge, Point, Terms, Trained
 from fedpress.compression.stream import Stream
 from fedpress.errors import MissingExtra, PlanError, closest
 from fedpress.params import Array, Spec, Tensors
@@ -24,9 +27,12 @@ try:
     import torch
 
     from fedpress import torch_model
+    from fedpress.client.trainers import representation
 except ModuleNotFoundError as error:  # pragma: no cover - the base install
     raise MissingExtra("The trainer 'torch'", "torch") from error
 
+#: Examples per pass where nothing is trained.
+_CHUNK: Final = 512
 OPTIMIZERS: Final[Mapping[str, Callable[[list[torch.nn.Parameter], pb.Training], torch.optim.Optimizer]]] = {
     "sgd": lambda p, t: torch.optim.SGD(p, lr=t.lr, momentum=t.momentum, weight_decay=t.weight_decay),
     "adam": lambda p, t: torch.optim.Adam(p, lr=t.lr, weight_decay=t.weight_decay),
@@ -85,44 +91,128 @@ class TorchTrainer:
         rng: Stream,
         privacy: pb.LocalPrivacy | None = None,
         history: History = (),
+        terms: Terms = PLAIN,
     ) -> Trained:
         """See ``Trainer``. A client without data returns the model, with a weight of 0 examples."""
         if training.optimizer not in OPTIMIZERS:
             raise PlanError(
                 f"Expected a known optimiser, got '{training.optimizer}'. {closest(training.optimizer, OPTIMIZERS)}"
             )
-        if training.batch_size < 1 or not 0 <= training.lr < float("inf"):
-            raise PlanError(f"Expected batch_size >= 1 and a learning rate >= 0 from the server, got {training}.")
-        count = len(self._x)
-        if count == 0:
+        check(training)
+        if self.examples == 0:
             return Trained(model, 0, 0, 0.0)
         torch_model.load(self._module, model)
         self._module.train()
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(rng.seed())  # dropout and the like
-            optimizer = OPTIMIZERS[training.optimizer](list(self._module.parameters()), training)
+        with self._seeded(rng), self._trainable(terms.only):
+            chosen = [p for p in self._module.parameters() if p.requires_grad]
+            optimizer = OPTIMIZERS[training.optimizer](chosen, training)
             loss, steps, spent = (
-                self._plain(optimizer, training, rng)
+                self._plain(optimizer, training, rng, terms)
                 if privacy is None
-                else self._private(optimizer, training, rng, privacy, history)
+                else self._private(optimizer, training, rng, privacy, history, terms)
             )
         self._module.zero_grad(set_to_none=True)
-        return Trained(torch_model.dump(self._module), count, steps, loss, spent)
+        return Trained(torch_model.dump(self._module), self.examples, steps, loss, spent)
+
+    @property
+    def examples(self) -> int:
+        """Rows of the training data."""
+        return len(self._x)
+
+    def point(self, model: Tensors) -> Point:
+        """Tensors on the trainer's device."""
+        return {name: torch.from_numpy(np.array(array)).to(self._device) for name, array in model.items()}
+
+    def tensors(self, point: Mapping[str, Any]) -> Tensors:
+        """Copies as NumPy's."""
+        return {name: np.array(value.detach().cpu().numpy()) for name, value in point.items()}
+
+    def gradient(self, point: Point, rows: NDArray[np.int64], rng: Stream) -> tuple[Point, float]:
+        """See ``Differentiable``. The module is lent ``point``'s memory: nothing is copied."""
+        module = self._module
+        lent = [(v, v.data, point[n]) for n, v in (*module.named_parameters(), *module.named_buffers()) if n in point]
+        module.train()
+        module.zero_grad(set_to_none=True)
+        for value, _, data in lent:
+            value.data = data
+        try:
+            with self._seeded(rng):
+                loss = self._loss(module, torch.from_numpy(rows).to(self._device))
+                loss.backward()  # type: ignore[no-untyped-call]
+        finally:
+            for value, own, _ in lent:
+                value.data = own
+        found = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in module.named_parameters()}
+        module.zero_grad(set_to_none=True)
+        return found, float(loss.detach())
+
+    @torch.no_grad()
+    def loss(self, model: Tensors) -> float:
+        """See ``Differentiable``."""
+        torch_model.load(self._module, model)
+        self._module.eval()
+        total = 0.0
+        for at in range(0, self.examples, _CHUNK):
+            rows = torch.arange(at, min(at + _CHUNK, self.examples), device=self._device)
+            total += float(self._loss(self._module, rows)) * len(rows)
+        return total / max(1, self.examples)
+
+    def _loss(self, module: Any, rows: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = torch_model.batch_loss(self._task, module(self._x[rows]), self._y[rows])
+        return loss
+
+    @contextmanager
+    def _seeded(self, rng: Stream) -> Iterator[None]:
+        """Dropout and the like draw from ``rng``; the process's random state is left as it was."""
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(rng.seed())
+            yield
+
+    @contextmanager
+    def _trainable(self, only: Collection[str] | None) -> Iterator[None]:
+        """Only these parameters ask for gradients."""
+        frozen = [p for n, p in self._module.named_parameters() if only is not None and n not in only]
+        for p in frozen:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in frozen:
+                p.requires_grad_(True)
+
+    def _nudged(self, nudge: Nudge | None) -> Callable[[], None] | None:
+        """Applies ``nudge`` to the gradients that the module's parameters hold."""
+        if nudge is None:
+            return None
+        chosen = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
+        at = {n: v.data for n, v in (*self._module.named_parameters(), *self._module.named_buffers())}
+
+        def act() -> None:
+            gradients = {n: p.grad for n, p in chosen.items() if p.grad is not None}
+            nudge(at, gradients)
+            for name, gradient in gradients.items():
+                chosen[name].grad = gradient
+
+        return act
 
     def _plain(
-        self, optimizer: torch.optim.Optimizer, training: pb.Training, rng: Stream
+        self, optimizer: torch.optim.Optimizer, training: pb.Training, rng: Stream, terms: Terms
     ) -> tuple[float, int, Steps | None]:
         total, seen, steps = torch.zeros((), device=self._device), 0, 0
         parameters = list(self._module.parameters())
-        for index in _batches(len(self._x), training, rng):
-            rows = torch.from_numpy(index).to(self._device)
-            optimizer.zero_grad(set_to_none=True)
-            loss = torch_model.batch_loss(self._task, self._module(self._x[rows]), self._y[rows])
-            loss.backward()
-            if training.max_grad_norm > 0:
-                torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
-            optimizer.step()
-            total, seen, steps = total + loss.detach() * len(index), seen + len(index), steps + 1
+        nudged = self._nudged(terms.nudge)
+        with representation.contrasted(self._module, terms.contrast) as pull:
+            for index in batches(self.examples, training, rng):
+                rows = torch.from_numpy(index).to(self._device)
+                optimizer.zero_grad(set_to_none=True)
+                loss = self._loss(self._module, rows)
+                (loss + pull(self._x[rows])).backward()  # type: ignore[no-untyped-call]
+                if training.max_grad_norm > 0:
+                    torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
+                if nudged:
+                    nudged()
+                optimizer.step()
+                total, seen, steps = total + loss.detach() * len(index), seen + len(index), steps + 1
         return float(total) / seen, steps, None
 
     def _private(
@@ -132,28 +222,14 @@ class TorchTrainer:
         rng: Stream,
         privacy: pb.LocalPrivacy,
         history: History,
+        terms: Terms,
     ) -> tuple[float, int, Steps | None]:
         from fedpress.privacy import local  # opacus takes a second to import
 
-        def loss_of(module: Any, rows: torch.Tensor) -> torch.Tensor:
-            loss: torch.Tensor = torch_model.batch_loss(self._task, module(self._x[rows]), self._y[rows])
-            return loss
-
+        if terms.contrast is not None:
+            raise PlanError("Expected no term on representations with local privacy, whose gradient is not clipped.")
         noise = Noise.secret() if self._secret_noise else Noise.seeded(rng)
-        return local.train(self._module, optimizer, loss_of, len(self._x), training, privacy, history, noise)
-
-
-def _batches(count: int, training: pb.Training, rng: Stream) -> Iterator[Array]:
-    """Indices of each batch: shuffled epochs, at most ``max_steps`` in all. A last batch of one example joins the one
-    before it, because batch normalisation has no variance of one."""
-    size, left = training.batch_size, training.max_steps or -1
-    for _ in range(training.epochs):
-        order = np.argsort(rng.u64(count), kind="stable")
-        starts = list(range(0, count, size))
-        if size > 1 and len(starts) > 1 and count - starts[-1] == 1:
-            starts.pop()
-        for start, end in zip(starts, [*starts[1:], count], strict=True):
-            if left == 0:
-                return
-            left -= 1
-            yield order[start:end]
+        nudged = self._nudged(terms.nudge)
+        return local.train(
+            self._module, optimizer, self._loss, self.examples, training, privacy, history, noise, nudged
+        )

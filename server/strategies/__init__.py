@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from fedpress.errors import PlanError, closest
-from fedpress.plan import Plan, StrategySection
+from fedpress.plan import Plan, explain
+from fedpress.server.strategies import compatibility
 from fedpress.server.strategies.fedavg import FedAvg
 from fedpress.server.strategies.fedper import FedPer
-from fedpress.server.strategies.strategy import Strategy
+from fedpress.server.strategies.fedprox import FedProx
+from fedpress.server.strategies.scaffold import Scaffold
+from fedpress.server.strategies.strategy import Aggregate, Arrival, Share, Strategy
 
-__all__ = ["STRATEGIES", "Strategy", "build"]
+__all__ = ["STRATEGIES", "Aggregate", "Arrival", "Share", "Strategy", "build", "options"]
 
-STRATEGIES: Final[Mapping[str, Callable[[StrategySection, float], Strategy]]] = {
-    FedAvg.id: lambda options, lr: FedAvg(weighting=options.weighting, lr=lr),
-    FedPer.id: lambda options, lr: FedPer(weighting=options.weighting, lr=lr, patterns=options.personal),
+STRATEGIES: Final[Mapping[str, Any]] = {
+    kind.id: kind
+    for kind in (
+        FedAvg,
+        FedProx,
+        Scaffold,
+        FedPer,
+    )
 }
+#: Fields that come from elsewhere in the plan.
+_GIVEN: Final = {"weighting", "lr", "discount"}
+
+
+def options(name: str) -> tuple[dataclasses.Field[Any], ...]:
+    """The options of a strategy in the plan's section ``strategy``, beside those that all have."""
+    return tuple(f for f in dataclasses.fields(STRATEGIES[name]) if f.name not in _GIVEN)
 
 
 def build(plan: Plan) -> Strategy:
-    """The strategy a plan names. Raises PlanError for an unknown one, or for options that do not go with it."""
-    options = plan.strategy
-    if options.name not in STRATEGIES:
-        raise PlanError(f"Unknown strategy '{options.name}' (strategy.name). {closest(options.name, STRATEGIES)}")
-    if options.personal and options.name != FedPer.id:
+    """The strategy a plan names. Raises PlanError for an unknown one, for options that it does not have, and for a plan
+    that it does not go with."""
+    section = plan.strategy
+    if section.name not in STRATEGIES:
+        raise PlanError(f"Unknown strategy '{section.name}' (strategy.name). {closest(section.name, STRATEGIES)}")
+    kind = STRATEGIES[section.name]
+    known = [field.name for field in options(section.name)]
+    for key in section.options:
+        if key not in known:
+            having = sorted(n for n in STRATEGIES if key in {f.name for f in options(n)})
+            whose = f" It belongs to {', '.join(having)}." if having else f" {closest(key, known)}" if known else ""
+            raise PlanError(f"The strategy '{section.name}' has no option '{key}' (strategy.{key}).{whose}")
+    compatibility.check(section.name, kind.needs, plan)
+    given = {
+        "weighting": section.weighting,
+        "lr": section.lr or kind.server_lr or plan.server_lr,
+        "discount": plan.cohort.discount,
+        **section.options,
+    }
+    try:
+        strategy: Strategy = TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
         raise PlanError(
-            f"Expected strategy.personal only with strategy.name = 'fedper', got {list(options.personal)} "
-            f"with '{options.name}'."
-        )
-    return STRATEGIES[options.name](options, plan.server_lr)
+            "\n".join(explain({**fault, "loc": ("strategy", *fault["loc"])}) for fault in error.errors())
+        ) from error
+    return strategy

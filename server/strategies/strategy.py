@@ -1,17 +1,54 @@
-"""The contract of a server strategy: what travels, what an update weighs, and the server's step.
+"""The contract of a server strategy: what travels, what an update counts for, and the server's step.
 
 One file per published algorithm, named for it. Updates are folded as they arrive into a running weighted sum (memory is
 O(model), never O(clients)); the strategy sees their mean once per round. What it remembers between rounds is a value:
 plain tensors, checkpointed and restored by the store. Its client half is named by ``rule`` and lives in
-``client.rules``.
+``client.rules``. The fields of its dataclass are its options in the plan's section ``strategy``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from fedpress.compression.layout import Layout
 from fedpress.params import Spec, Tensors
 from fedpress.protos import fleet_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An update that was decoded. ``staleness``: versions between its base and the newest one.
+
+    ``training``: what its ticket said. ``base()``: the version it is a change of, as devices see it; ``newest()``: the
+    one devices would get now.
+    """
+
+    report: pb.Report
+    training: pb.Training
+    staleness: int
+    base: Callable[[], Tensors]
+    newest: Callable[[], Tensors]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What an update counts for: ``weight`` > 0 in the mean of ``scale`` times the updates, and of ``facts``."""
+
+    weight: float
+    scale: float = 1.0
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A round's updates: the weighted mean of them and of their facts, how many, of how many clients enrolled."""
+
+    mean: Tensors
+    counted: int
+    population: int
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Strategy(Protocol):
@@ -19,18 +56,25 @@ class Strategy(Protocol):
 
     id: ClassVar[str]
     citation: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+    """What it asks of a plan: names in ``server.strategies.compatibility``."""
+    server_lr: ClassVar[float]
+    """The server's learning rate where the plan names none; 0: the one that the upload's codec suggests."""
 
-    def personal(self, spec: Spec) -> tuple[str, ...]:
-        """Names of the tensors of the full model that stay on the device. Raises SpecError for a bad pattern."""
+    def layout(self, full: Spec) -> Layout:
+        """What travels of a model of spec ``full``, and beside it. Raises SpecError or PlanError for a bad pattern."""
 
-    def rule(self, spec: Spec) -> pb.Rule:
-        """What devices are told to do besides plain training."""
+    def rule(self, full: Spec) -> pb.Rule:
+        """What devices are told to do."""
 
-    def weight(self, report: pb.Report) -> float:
-        """The weight of an update, > 0."""
+    def share(self, arrival: Arrival) -> Share:
+        """What an update counts for. A weight of 0 or less refuses it."""
+
+    def read(self, update: Tensors, arrival: Arrival) -> Tensors:
+        """The update as it is folded: with what follows from it and did not have to travel."""
 
     def init(self, spec: Spec) -> Tensors:
-        """What the strategy remembers before round 1; {} if nothing."""
+        """What the strategy remembers before round 1; {} if nothing. ``spec``: of what travels."""
 
-    def step(self, model: Tensors, mean: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
-        """The next model and state, from the weighted mean of the round's updates (deltas)."""
+    def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
+        """The next version of what travels, and the next state."""

@@ -12,14 +12,14 @@ import pytest
 from fedpress.client import actions, events
 from fedpress.client.device import Device, Note
 from fedpress.client.grpc_link import GrpcLink
-from fedpress.client.rules.rule import RULES, rule
+from fedpress.client.learner import Learner
 from fedpress.client.session import Session
 from fedpress.client.trainers.idle import IdleTrainer
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.client.vault import Vault
 from fedpress.compression.stream import Stream
 from fedpress.errors import SpecError
-from fedpress.params import Spec, TensorSpec, content_hash
+from fedpress.params import Spec, content_hash
 from fedpress.protos import fleet_pb2 as pb
 
 SIZE = 20_000
@@ -234,8 +234,8 @@ def test_a_device_whose_model_is_another_stops_naming_the_tensor(toys: Toys, tmp
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"codec": "raw", "rule": pb.Rule(name="fedprox")}, "Expected a rule this device knows, got 'fedprox'"),
-        ({"rule": pb.Rule(name="fedper", personal=["no.such"])}, "personal tensors of this device's model"),
+        ({"codec": "raw", "rule": pb.Rule(name="fedprx")}, "Expected a rule this device knows, got 'fedprx'"),
+        ({"rule": pb.Rule(name="fedavg", personal=["no.such"])}, "personal tensors of this device's model"),
     ],
 )
 def test_work_it_could_never_do_is_declined_and_ends_it(
@@ -250,7 +250,7 @@ def test_training_that_diverges_is_declined_and_the_device_goes_on(toys: Toys, t
     class Diverging(IdleTrainer):
         rounds = 0
 
-        def train(self, model: Any, training: Any, rng: Any, privacy: Any = None, history: Any = ()) -> Any:
+        def train(self, model: Any, training: Any, rng: Any, *_: Any) -> Any:
             self.rounds += 1
             trained = super().train(model, training, rng)
             if self.rounds == 2:
@@ -310,7 +310,7 @@ def test_offers_beyond_all_reason_are_not_fetched(toys: Toys, tmp_path: Path, id
 def test_fedpers_personal_tensors_stay_and_survive(toys: Toys, tmp_path: Path, idle: IdleTrainer) -> None:
     head = {n: a for n, a in idle.initial(7).items() if n == "layer.bias"}
     shared = {n: a for n, a in idle.initial(0).items() if n != "layer.bias"}
-    said = pb.Rule(name="fedper", personal=["layer.bias"])
+    said = pb.Rule(name="fedavg", personal=["layer.bias"])
     made = Fleet(toys(shared, rule=said), tmp_path / "v", idle)
     made.run_until(actions.Commit)
     with Vault(made.directory, durable=False) as vault:
@@ -327,14 +327,10 @@ def test_fedpers_personal_tensors_stay_and_survive(toys: Toys, tmp_path: Path, i
     assert Spec.of(made.toy.updates[0]) == Spec(tuple(t for t in idle.spec if t.name != "layer.bias"))
 
 
-def test_rules_merge_what_they_split() -> None:
-    spec = Spec((TensorSpec("b", (2,)), TensorSpec("a", (3,)), TensorSpec("c", (1,))))
-    model = {t.name: np.arange(t.size, dtype=np.float32) for t in spec}
-    for name in RULES:
-        made = rule(pb.Rule(name=name, personal=["a"] if name == "fedper" else []), spec)
-        shared, personal = made.split(model)
-        assert list(made.merge(shared, personal)) == ["b", "a", "c"]
-        assert content_hash(made.merge(shared, personal)) == content_hash(model)
-        assert ("a" in shared) == (name == "fedavg")
-    with pytest.raises(SpecError, match=r"missing \['a', 'c'\]"):
-        rule(pb.Rule(name="fedper", personal=["a"]), spec).merge({"b": model["b"]}, {})
+def test_a_whole_model_is_put_together_in_its_own_order(idle: IdleTrainer) -> None:
+    learner = Learner(idle, pb.Training(), Stream(0), seed=7)
+    bias = {"layer.bias": np.ones_like(idle.initial(0)["layer.bias"]), "control:layer.weight": np.zeros(3)}
+    made = learner.whole(bias)
+    assert list(made) == ["layer.weight", "layer.bias"]
+    assert np.array_equal(made["layer.weight"], idle.initial(7)["layer.weight"]), "as the seed draws it"
+    assert made["layer.bias"].all()

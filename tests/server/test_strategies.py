@@ -11,9 +11,9 @@ from fedpress.errors import PlanError, SpecError
 from fedpress.params import Spec
 from fedpress.plan import load
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.server.aggregate import WeightedSum
+from fedpress.server.aggregate import Gathering, WeightedSum
 from fedpress.server.rounds import round_record
-from fedpress.server.strategies import build
+from fedpress.server.strategies import Arrival, build
 from fedpress.server.tickets import training
 
 SPEC = Spec.of({"body.w": np.zeros(2, np.float32), "head.w": np.zeros(1, np.float32)})
@@ -22,10 +22,13 @@ SPEC = Spec.of({"body.w": np.zeros(2, np.float32), "head.w": np.zeros(1, np.floa
 def step(updates: list[tuple[list[float], int]], *options: str) -> list[float]:
     strategy = build(load(None, ["upload.codec=raw", *options]))
     spec = Spec.of({"w": np.zeros(2, np.float32)})
-    total = WeightedSum(spec)
+    gathering = Gathering(spec)
     for delta, examples in updates:
-        total.fold({"w": np.array(delta, np.float32)}, strategy.weight(pb.Report(examples=examples)))
-    model, _ = strategy.step({"w": np.array([1, 1], np.float32)}, total.mean(), strategy.init(spec))
+        arrival = Arrival(pb.Report(examples=examples), pb.Training(lr=1.0), 0, dict, dict)
+        gathering.fold({"w": np.array(delta, np.float32)}, strategy.share(arrival))
+    model, _ = strategy.step(
+        {"w": np.array([1, 1], np.float32)}, gathering.aggregate(len(updates)), strategy.init(spec)
+    )
     return [float(x) for x in model["w"]]
 
 
@@ -37,11 +40,11 @@ def test_fedavg_weighs_by_examples_or_uniformly() -> None:
 
 def test_fedper_shares_all_but_what_matches() -> None:
     strategy = build(load(None, ["strategy.name=fedper", 'strategy.personal=["head.*"]']))
-    assert strategy.personal(SPEC) == ("head.w",)
+    assert [p.name for p in strategy.layout(SPEC)] == ["body.w"]
     assert list(strategy.rule(SPEC).personal) == ["head.w"]
     for patterns in ("[]", '["*"]'):
         with pytest.raises(PlanError, match=r"strategy\.personal"):
-            build(load(None, ["strategy.name=fedper", f"strategy.personal={patterns}"])).personal(SPEC)
+            build(load(None, ["strategy.name=fedper", f"strategy.personal={patterns}"])).layout(SPEC)
 
 
 @given(st.permutations(range(7)), st.integers(0, 1000))

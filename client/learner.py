@@ -1,0 +1,111 @@
+"""What a local rule is given to train with: one ticket's training on this device's trainer, its randomness and budget.
+
+A rule calls ``fit`` as often as its paper says, or takes its own steps with ``gradient``; whatever it does is drawn
+from one stream and, under local privacy, spent from one history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpress.client.trainers.batches import batches, check
+from fedpress.client.trainers.trainer import PLAIN, Differentiable, Point, Terms, Trained, Trainer
+from fedpress.compression.stream import Stream
+from fedpress.errors import PlanError
+from fedpress.params import Array, Spec, Tensors, ordered
+from fedpress.privacy import accounting
+from fedpress.privacy.accounting import History
+from fedpress.protos import fleet_pb2 as pb
+
+
+class Learner:
+    """``seed`` is the run's; ``history`` what this device's data has spent, which grows with every private ``fit``."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        training: pb.Training,
+        rng: Stream,
+        seed: int,
+        privacy: pb.LocalPrivacy | None = None,
+        history: History = (),
+    ) -> None:
+        self.training, self.history = training, history
+        self._trainer, self._rng, self._seed, self._privacy = trainer, rng, seed, privacy
+
+    @property
+    def spec(self) -> Spec:
+        """Of the whole model."""
+        return self._trainer.spec
+
+    def initial(self) -> dict[str, Array]:
+        """The whole model as the run's seed draws it."""
+        return dict(self._trainer.initial(self._seed))
+
+    def whole(self, *parts: Tensors) -> dict[str, Array]:
+        """The whole model: each tensor from the last of ``parts`` that has it in its shape, or as the seed draws it."""
+        found = {t.name: p[t.name] for p in parts for t in self.spec if t.name in p and p[t.name].shape == t.shape}
+        if len(found) < len(self.spec):
+            found = {**self.initial(), **found}
+        return ordered(found, self.spec)
+
+    def fit(self, model: Tensors, terms: Terms = PLAIN, epochs: int = 0) -> Trained:
+        """Plain local training from ``model``, as the ticket says, with a rule's ``terms``; ``epochs`` 0: the ticket's.
+
+        Raises BudgetSpent, before any data is touched.
+        """
+        training = self.training
+        if epochs:
+            training = pb.Training()
+            training.CopyFrom(self.training)
+            training.epochs = epochs
+        trained = self._trainer.train(model, training, self._rng, self._privacy, self.history, terms)
+        if trained.spent is not None:
+            self.history = accounting.extended(self.history, trained.spent)
+        return trained
+
+    # -- a rule's own steps -----------------------------------------------------------------------------------------
+
+    @property
+    def examples(self) -> int:
+        """How many there are to train on."""
+        return self._own().examples
+
+    def batches(self, epochs: int = 0) -> Iterator[NDArray[np.int64]]:
+        """The rows of each step, as ``fit`` would draw them."""
+        check(self.training)
+        training = pb.Training()
+        training.CopyFrom(self.training)
+        training.epochs = epochs or training.epochs
+        return batches(self.examples, training, self._rng)
+
+    def point(self, model: Tensors) -> Point:
+        """See ``Differentiable``; works with every trainer that can be nudged."""
+        return self._points().point(model)
+
+    def tensors(self, point: Point) -> Tensors:
+        """See ``Differentiable``."""
+        return self._points().tensors(point)
+
+    def gradient(self, point: Point, rows: NDArray[np.int64]) -> tuple[Point, float]:
+        """See ``Differentiable``; never under local privacy, which guards ``fit`` alone."""
+        return self._own().gradient(point, rows, self._rng)
+
+    def loss(self, model: Tensors) -> float:
+        """Mean loss over the training examples."""
+        return self._own().loss(model)
+
+    def _own(self) -> Differentiable:
+        if self._privacy is not None:
+            raise PlanError("Expected no local privacy with a rule that takes its own steps (privacy.mode).")
+        return self._points()
+
+    def _points(self) -> Differentiable:
+        trainer: Any = self._trainer
+        if not isinstance(trainer, Differentiable):
+            raise PlanError(f"Expected a trainer that gives gradients, got '{trainer.name}' (train.trainer).")
+        return trainer

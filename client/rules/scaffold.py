@@ -1,0 +1,46 @@
+"""SCAFFOLD's client half (Karimireddy et al. 2020, algorithm 1, option II): each step is corrected by ``c - c_i``.
+
+``c`` arrives in the group "control"; ``c_i`` is kept here. After K steps of rate eta, ``c_i`` becomes
+``c_i - c + (x - y_i) / (K eta)``. That change is a function of the update, which the server has: it does not travel up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedpress.client.learner import Learner
+from fedpress.client.rules.rule import Outcome, kept
+from fedpress.client.trainers.trainer import Point, Terms
+from fedpress.compression.layout import grouped, part
+from fedpress.params import Tensors, zeros
+from fedpress.protos import fleet_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Scaffold:
+    """See ``fedpress.client.rules.rule.Rule``."""
+
+    said: pb.Rule
+
+    def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
+        """Fit with the correction; the control variate that this device keeps moves with it."""
+        model, common = part("", shared), part("control", shared)
+        mine = kept(own, "control", model) or zeros(learner.spec)
+        correction = learner.point({n: common[n] - mine[n] for n in common})
+
+        def nudge(at: Mapping[str, Any], gradients: Point) -> None:  # noqa: ARG001 - a nudge's signature
+            for name in gradients:
+                gradients[name] += correction[name]
+
+        trained = learner.fit(model, Terms(nudge))
+        moved = trained.steps * learner.training.lr
+        new = mine
+        if moved > 0:
+            new = {n: mine[n] - common[n] + (model[n] - trained.tensors[n]) / moved for n in model}
+        return Outcome(trained.tensors, grouped("control", new), trained.examples, trained.steps, trained.loss)
+
+    def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:  # noqa: ARG002
+        """The model that arrived."""
+        return learner.whole(part("", shared))

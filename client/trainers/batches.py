@@ -1,0 +1,34 @@
+"""Which examples each step of local training sees: the same for every trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpress.compression.stream import Stream
+from fedpress.errors import PlanError
+from fedpress.protos import fleet_pb2 as pb
+
+
+def batches(count: int, training: pb.Training, rng: Stream) -> Iterator[NDArray[np.int64]]:
+    """Indices of each batch: shuffled epochs, at most ``max_steps`` in all. A last batch of one example joins the one
+    before it, because batch normalisation has no variance of one."""
+    size, left = training.batch_size, training.max_steps or -1
+    for _ in range(training.epochs):
+        order = np.argsort(rng.u64(count), kind="stable")
+        starts = list(range(0, count, size))
+        if size > 1 and len(starts) > 1 and count - starts[-1] == 1:
+            starts.pop()
+        for start, end in zip(starts, [*starts[1:], count], strict=True):
+            if left == 0:
+                return
+            left -= 1
+            yield order[start:end]
+
+
+def check(training: pb.Training) -> None:
+    """Raise PlanError for what no trainer can do."""
+    if training.batch_size < 1 or not 0 <= training.lr < float("inf"):
+        raise PlanError(f"Expected batch_size >= 1 and a learning rate >= 0 from the server, got {training}.")

@@ -1,0 +1,112 @@
+"""One codec for each group of tensors (``compression.layout``): what differs in scale is coded apart.
+
+Payload: for each group, in the order of the spec, the length of its payload as a base-128 varint
+(``fedpress.compression.varint``; the last group's goes without) and the payload. Tensors of one group have no such
+frame: their bytes are the codec's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedpress.compression.codec import Bytes, Codec, Context, State, Wire, part, prefixed
+from fedpress.compression.layout import group
+from fedpress.compression.stream import Stream
+from fedpress.compression.varint import read_varint, varint
+from fedpress.errors import DecodeError
+from fedpress.params import Array, Spec, Tensors
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """``inner`` for each group by itself. Keeps the laws that ``inner`` keeps; its id and text are that one's."""
+
+    inner: Codec
+
+    @property
+    def id(self) -> str:
+        """The inner codec's."""
+        return self.inner.id
+
+    @property
+    def text(self) -> str:
+        """The inner codec's: groups follow from the spec."""
+        return self.inner.text
+
+    @property
+    def commutes_with_sum(self) -> bool:
+        """As the inner codec."""
+        return self.inner.commutes_with_sum
+
+    @property
+    def unbiased(self) -> bool:
+        """As the inner codec."""
+        return self.inner.unbiased
+
+    @property
+    def contractive(self) -> bool:
+        """As the inner codec."""
+        return self.inner.contractive
+
+    def init(self, spec: Spec) -> State:
+        """A state for each group."""
+        return prefixed({label: self.inner.init(of) for label, of in _groups(spec)})
+
+    def memory(self, spec: Spec) -> State:
+        """A receiver's memory for each group."""
+        return prefixed({label: self.inner.memory(of) for label, of in _groups(spec)})
+
+    def rest(self, spec: Spec) -> Spec:
+        """What all groups leave."""
+        return Spec(tuple(t for _, of in _groups(spec) for t in self.inner.rest(of)))
+
+    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
+        """Each group, its length in front."""
+        pieces: list[bytes] = []
+        states: dict[str, State] = {}
+        for label, of in _groups(Spec.of(tensors)):
+            some = {name: tensors[name] for name in of.names}
+            wire, states[label] = self.inner.encode(some, part(state, label), context, rng)
+            pieces += [varint(len(wire.side)), bytes(wire.side)]
+        return Wire(b"".join([*pieces[:-2], *pieces[-1:]]), {}), prefixed(states)
+
+    def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
+        """Inverse of ``encode``. Raises DecodeError."""
+        tensors: dict[str, Array] = {}
+        states: dict[str, State] = {}
+        data: Bytes = wire.side
+        groups = list(_groups(spec))
+        for label, of in groups:
+            size = len(data)
+            if label != groups[-1][0]:
+                size, at = read_varint(data, 0)
+                data = data[at:]
+            if size > min(len(data), self.inner.max_bytes(of)):
+                raise DecodeError(f"Expected a group of at most {len(data)} bytes, got one of {size}.")
+            some, states[label] = self.inner.decode(Wire(data[:size], {}), part(state, label), context, of)
+            tensors.update(some)
+            data = data[size:]
+        return {name: tensors[name] for name in spec.names}, prefixed(states)
+
+    def error_bound(self, tensors: Tensors) -> float:
+        """The sum of the groups' bounds."""
+        groups = _groups(Spec.of(tensors))
+        return sum(self.inner.error_bound({name: tensors[name] for name in of.names}) for _, of in groups)
+
+    def max_bytes(self, spec: Spec) -> int:
+        """The groups' bounds, and their lengths."""
+        sizes = [self.inner.max_bytes(of) for _, of in _groups(spec)]
+        return sum(sizes) + sum(len(varint(size)) for size in sizes[:-1])
+
+
+def per_group(codec: Codec, spec: Spec) -> Codec:
+    """``codec``, applied to each group by itself where ``spec`` has several."""
+    several = len({group(name) for name in spec.names}) > 1
+    return Grouped(codec) if several and not isinstance(codec, Grouped) else codec
+
+
+def _groups(spec: Spec) -> Iterator[tuple[str, Spec]]:
+    """Groups and their specs, in the order in which they come."""
+    for label in dict.fromkeys(group(name) for name in spec.names):
+        yield label, Spec(tuple(t for t in spec if group(t.name) == label))

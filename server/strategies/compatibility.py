@@ -1,0 +1,62 @@
+"""What a strategy can ask of a plan, and the refusal of a plan that does not have it: when the plan is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from fedpress.errors import PlanError
+from fedpress.plan import Plan
+
+POINTS: Final = "points"
+GRADIENTS: Final = "gradients"
+REPRESENTATIONS: Final = "representations"
+ROUNDS: Final = "rounds"
+SGD: Final = "sgd"
+
+#: What each trainer lets a rule do; and of that, what local privacy can guard.
+_TRAINERS: Final[Mapping[str, frozenset[str]]] = {
+    "torch": frozenset({POINTS, GRADIENTS, REPRESENTATIONS}),
+    "idle": frozenset(),
+}
+_GUARDED: Final = frozenset({POINTS})
+#: For each need: in words, whether a plan meets it, and the remedy.
+NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
+    POINTS: (
+        "a trainer that really trains",
+        lambda plan: POINTS in _TRAINERS[plan.train.trainer],
+        "train.trainer = 'torch'",
+    ),
+    GRADIENTS: (
+        "steps of its own, which local privacy cannot guard",
+        lambda plan: _gives(plan, GRADIENTS),
+        "train.trainer = 'torch' and privacy.mode = 'none'",
+    ),
+    REPRESENTATIONS: (
+        "a term on representations, which local privacy cannot guard",
+        lambda plan: _gives(plan, REPRESENTATIONS),
+        "train.trainer = 'torch' and privacy.mode = 'none'",
+    ),
+    ROUNDS: (
+        "synchronous rounds",
+        lambda plan: plan.cohort.buffer == 0 and plan.cohort.late == "drop",
+        "cohort.buffer = 0 and cohort.late = 'drop'",
+    ),
+    SGD: (
+        "plain SGD on the device",
+        lambda plan: plan.train.optimizer == "sgd" and not plan.train.momentum and not plan.train.weight_decay,
+        "train.optimizer = 'sgd', train.momentum = 0 and train.weight_decay = 0",
+    ),
+}
+
+
+def check(name: str, needs: frozenset[str], plan: Plan) -> None:
+    """Raise PlanError, naming the reason and the remedy, where a plan lacks what the strategy ``name`` needs."""
+    for need in sorted(needs):
+        what, met, remedy = NEEDS[need]
+        if not met(plan):
+            raise PlanError(f"The strategy '{name}' needs {what}: expected {remedy} (strategy.name).")
+
+
+def _gives(plan: Plan, what: str) -> bool:
+    return what in _TRAINERS[plan.train.trainer] and (plan.privacy.mode == "none" or what in _GUARDED)

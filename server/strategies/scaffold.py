@@ -1,0 +1,58 @@
+"""SCAFFOLD (Karimireddy et al. 2020, "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning"), option II.
+
+The server's control variate ``c`` travels down in the group "control". What a client adds to it follows from its update
+``d`` of K steps of rate eta, ``-c - d / (K eta)``: the server makes it from the decoded update, so that SCAFFOLD costs
+the upload of FedAvg (the paper sends it). The client moves its own ``c_i`` by its exact update; what a lossy codec
+keeps back of one update comes with the next, so the two differ by a residual over K eta, never by more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fedpress.compression.layout import Layout, beside, grouped, part, plain
+from fedpress.params import Spec, Tensors, add
+from fedpress.server.strategies.compatibility import POINTS, ROUNDS, SGD
+from fedpress.server.strategies.fedavg import FedAvg, scaled
+from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
+
+
+@dataclass(frozen=True)
+class Scaffold(FedAvg):
+    """``lr``: the paper's eta_g. Updates count alike, as in the paper."""
+
+    id: ClassVar[str] = "scaffold"
+    citation: ClassVar[str] = "Karimireddy et al. 2020"
+    needs: ClassVar[frozenset[str]] = frozenset({POINTS, ROUNDS, SGD})
+
+    def layout(self, full: Spec) -> Layout:
+        """The model, and a control variate for each of its tensors."""
+        return (*plain(full.names), *beside("control", full.names))
+
+    @property
+    def client_half(self) -> str:
+        """Its own."""
+        return self.id
+
+    def share(self, arrival: Arrival) -> Share:  # noqa: ARG002 - a strategy's signature
+        """All alike."""
+        return Share(1.0)
+
+    def read(self, update: Tensors, arrival: Arrival) -> Tensors:
+        """The update, and the change of its client's control variate."""
+        moved = arrival.report.steps * arrival.training.lr
+        if moved <= 0:
+            return update
+        delta, common = part("", update), part("control", arrival.base())
+        change = {n: -common[n] - delta[n] / np.float32(moved) for n in delta}
+        return {**update, **grouped("control", change)}
+
+    def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
+        """``x + lr * mean(d)``, and ``c + |S| / N * mean(change)``."""
+        seen = np.float32(round_.counted / max(round_.counted, round_.population))
+        change = scaled(self.lr, part("", round_.mean))
+        control = {n: a * seen for n, a in part("control", round_.mean).items()}
+        return add(model, {**change, **grouped("control", control)}), state
