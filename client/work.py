@@ -7,10 +7,10 @@ back beside the payload, as something still to be acknowledged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import isfinite
 from typing import NamedTuple
 
+from fedpress.client.pace import Pace
 from fedpress.client.probe import Encoding, Probe
 from fedpress.client.rules.rule import rule
 from fedpress.client.trainers.trainer import Trainer
@@ -51,7 +51,7 @@ def perform(
     trainer: Trainer,
     seed: int,
     name: str,
-    clock: Callable[[], float],
+    pace: Pace,
     probe: Probe | None = None,
 ) -> Done | Declined:
     """Do what ``ticket`` says to the model whose shared tensors are ``shared``; the newest download added ``step``.
@@ -63,15 +63,17 @@ def perform(
     model = local.merge(shared, _personal(ticket.rule, kept.personal, trainer, seed))
     report = pb.Report()
     if ticket.evaluate or ticket.work == pb.WORK_EVALUATE:
+        began = pace.now()
         metrics, report.held_out = trainer.evaluate(model)
+        pace.took(began, evaluated=report.held_out)
         put_metrics(report, metrics)
     if ticket.work == pb.WORK_EVALUATE:
         return Done(_pending(ticket, b"", report, kept), history)
 
     privacy = ticket.privacy if ticket.HasField("privacy") else None
-    began = clock()
+    began = pace.now()
     trained = trainer.train(model, ticket.training, Stream.of(seed, name, ticket.round, "train"), privacy, history)
-    report.train_seconds = clock() - began
+    report.train_seconds = pace.took(began, steps=trained.steps)
     report.examples, report.steps = trained.examples, trained.steps
     if privacy is None:
         report.loss = trained.loss if isfinite(trained.loss) else 0.0
@@ -91,9 +93,9 @@ def perform(
     context = Context(ticket.seed, ticket.round, step)
     if probe is not None:
         probe(Encoding(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode")))
-    began = clock()
+    began = pace.now()
     payload, residual = seal(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode"))
-    report.encode_seconds = clock() - began
+    report.encode_seconds = pace.took(began, encoded=Spec.of(delta).size)
     if len(payload) > ticket.max_update_bytes:
         return Declined(
             f"the update has {len(payload)} bytes, more than the {ticket.max_update_bytes} allowed", history
