@@ -75,14 +75,22 @@ class TimedLink(InlineLink):
         return self._asked is not None
 
     def answered(self) -> bool:
-        """Whether the held request has an answer by now, for the device's next call to take."""
+        """Whether the held request has an answer by now, for the device's next request to take."""
         if self._asked is not None and self._answer is None:
             try:
                 reply = super().get_work(self._asked)
             except Refused:
-                return True  # the device's next call hears it
+                return True  # the device's next request hears it
             self._answer = None if reply.HasField("wait") else reply
         return self._answer is not None
+
+    def let_go(self) -> None:
+        """Hold the request no longer; an answer that is here stays for the next."""
+        self._asked = None
+
+    def miss(self) -> None:
+        """The device sleeps instead of taking the answer: it will be another one then."""
+        self._answer = None
 
     def enrol(self, request: pb.EnrolRequest) -> pb.EnrolReply:
         """Join."""

@@ -8,9 +8,9 @@ same ``rounds.jsonl``, byte for byte.
 
 An event is one action of one device. The agenda is a heap of them by time, ties by name; whatever is due on the server
 happens between two of them, and a deadline when all events up to it are over. A request for work without an answer is
-held, as a server holds it: it is answered when the federation has something new, and shows every ``server.long_poll_s``
-that its device is still there. What the server computes takes no time. A run that is resumed starts its clients anew at
-the time that its store says.
+held, as a server holds it: it is answered when the federation has something new, and is made anew, which shows that its
+device is still there, every ``server.long_poll_s``. What the server computes takes no time. A run that is resumed
+starts its clients anew at the time that its store says.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class SimulatedClient:
     def act(self) -> None:
         """Perform one action at the client's own time, which is later after it."""
         if self.link.held:
-            self.device.step()  # the pause behind a Wait, over by now
+            self.device.step()  # the pause behind a Wait, which was spent waiting
+            self.link.let_go()
         action = self.device.session.action
         if isinstance(action, actions.Push) and not self._sending and self._vault.pending is not None:
             header = pb.PushHeader()
@@ -105,7 +106,8 @@ class SimulatedClient:
             self.own.spend(self._away())
 
     def _rest(self, seconds: float) -> None:
-        if not self.link.held:  # whose wait is as long as the server's
+        if not self.link.held:
+            self.link.miss()
             self.own.spend(seconds)
 
     def _away(self) -> float:
@@ -155,12 +157,9 @@ class Agenda:
                 if turn != client.turn:
                     continue
                 self.now = client.own.at = at
-                if client.link.held and not client.link.answered():
-                    self._next(client, at + self._poll)
-                    idle += due == math.inf
-                    continue
+                waited = client.link.held
                 client.act()
-                idle = 0
+                idle = idle + 1 if waited and client.link.held and due == math.inf else 0
                 if client.device.stopped is None:
                     self._next(client, at + self._poll if client.link.held else client.own.at)
             settle(federation, evaluate)

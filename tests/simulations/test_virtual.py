@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
+from fedpress.errors import FedpressError
 from fedpress.plan import load
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.store import Store
@@ -16,6 +19,8 @@ from fedpress.simulations.results import Result, table
 
 INLINE = ("engine.name=inline", "train.trainer=idle", "clients.holdout=0")
 VIRTUAL = (*INLINE, "engine.clock=virtual")
+#: Of the task digits: its network, and the same uncompressed.
+PARAMETERS, BYTES = 50_826, 203_304
 RAW = ("upload.codec=raw", "download.codec=raw", "download.mode=full")
 
 
@@ -53,6 +58,40 @@ def test_times_add_up(tmp_path: Path) -> None:
     told = [[first["clients"][name][f"{what}_seconds"] for what in ("train", "encode")] for name in first["clients"]]
     assert told == [[1, encode], [4, encode]]
     assert result.summary.seconds == last["elapsed"]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_round_is_as_long_as_its_slowest_client_or_its_deadline(tmp_path: Path, data: st.DataObject) -> None:
+    ranges = {
+        "latency_s": (0.0, 2.0),
+        "step_s": (0.1, 90.0),
+        **dict.fromkeys(("encode_rate", "up_rate", "down_rate"), (1e3, 1e9)),
+    }
+    drawn = [{key: data.draw(st.floats(*span), key) for key, span in ranges.items()} for _ in range(3)]
+    took = {
+        f"client-{i:03d}": 4 * c["latency_s"]  # enrol, ask, fetch, push
+        + c["step_s"]
+        + PARAMETERS / c["encode_rate"]
+        + BYTES / c["down_rate"]
+        + BYTES / c["up_rate"]
+        for i, c in enumerate(drawn)
+    }
+    deadline = data.draw(st.floats(min(took.values()) * 1.001, 2 * max(took.values())), "deadline")
+    assume(all(abs(seconds - deadline) > 1e-6 for seconds in took.values()))
+    lines = [",".join([name, *map(repr, c.values())]) for name, c in zip(took, drawn, strict=True)]
+    (tmp_path / "fleet.csv").write_text("\n".join([",".join(["client", *ranges]), *lines]))
+    words = (
+        "clients.count=3",
+        "run.rounds=1",
+        f"fleet.profiles={tmp_path / 'fleet.csv'}",
+        f"cohort.deadline_s={deadline!r}",
+    )
+    plan = load(None, [f"run.out={tmp_path}", *VIRTUAL, *RAW, *words, "evaluate.clients_every=0"])
+    _, record = records(simulate(plan, fresh=True))
+    in_time = {name for name, seconds in took.items() if seconds < deadline}
+    assert {name for name, client in record["clients"].items() if client["fate"] == "counted"} == in_time
+    assert record["seconds"] == pytest.approx(min(deadline, max(took.values())), rel=1e-9)
 
 
 def test_a_deadline_closes_the_round_at_its_second_with_the_fast_clients(tmp_path: Path) -> None:
@@ -106,6 +145,11 @@ def test_the_server_measures_the_virtual_link(tmp_path: Path) -> None:
     store.close()
     measured = [(links[name].up, links[name].down) for name in sorted(links)]
     assert measured == [pytest.approx((3000, 5e5)), pytest.approx((70000, 5e5))]
+
+
+def test_a_run_that_nobody_can_move_is_said_to_stand_still(tmp_path: Path) -> None:
+    with pytest.raises(FedpressError, match="Nothing moves any more: round 1 is gathering"):
+        run(tmp_path, *VIRTUAL, "clients.count=2", "cohort.min_clients=3")
 
 
 def test_who_drops_out_misses_the_round_and_comes_back(tmp_path: Path) -> None:
