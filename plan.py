@@ -174,8 +174,26 @@ class Engine(_Section):
     """How a simulation runs."""
 
     name: Literal["inline", "processes", "flower"] = Field("processes", description="one process, or real ones")
+    clock: Literal["wall", "virtual"] = Field("wall", description="virtual: inline, in the time that [fleet] describes")
     threads: int = Field(1, ge=1, description="torch threads per client")
     baseline: bool = Field(False, description="also run uncompressed FedAvg with the same seed, inline, to compare")
+
+
+class Fleet(_Section):
+    """How fast simulated clients and their links are, in virtual time (engine.clock)."""
+
+    step_s: float = Field(0.05, gt=0, description="seconds per training step of the usual client")
+    step_spread: float = Field(0.0, ge=0, le=3, description="of speeds between clients: log-normal sigma; 0: none")
+    slow_share: float = Field(0.0, ge=0, le=1, description="share of the clients that are slow on top of that")
+    slow_factor: float = Field(10.0, ge=1, description="times a slow client's work takes as long; not its link")
+    encode_rate: float = Field(1e7, gt=0, description="parameters per second that the usual client encodes")
+    up_rate: float = Field(1e6, gt=0, description="bytes per second that the usual client sends")
+    down_rate: float = Field(4e6, gt=0, description="bytes per second that the usual client receives")
+    link_spread: float = Field(0.0, ge=0, le=3, description="of links between clients, as step_spread")
+    latency_s: float = Field(0.05, ge=0, description="seconds per call, whatever it carries")
+    dropout: float = Field(0.0, ge=0, lt=1, description="probability of being away between training and upload")
+    away_s: float = Field(60.0, gt=0, description="mean seconds until it comes back, exponentially distributed")
+    profiles: Path | None = Field(None, description="CSV, a line per client: client, and its own step_s, up_rate ...")
 
 
 class Ship(_Section):
@@ -202,12 +220,18 @@ class Plan(_Section):
     privacy: Privacy = Privacy()
     server: Server = Server()
     engine: Engine = Engine()
+    fleet: Fleet = Fleet()
     ship: Ship = Ship()
 
     @model_validator(mode="after")
     def _together(self) -> Self:
         if self.train.trainer == "idle" and self.privacy.mode != "none":
             raise ValueError("expected train.trainer = 'torch' with privacy.mode = 'local', got 'idle'")
+        if self.engine.clock == "virtual" and self.engine.name != "inline":
+            raise ValueError(
+                f"expected engine.name = 'inline' with engine.clock = 'virtual', got '{self.engine.name}', "
+                "whose clients take real time"
+            )
         if self.cohort.min_updates > self.cohort_size(self.clients.count):
             raise ValueError(
                 f"expected cohort.min_updates of at most the cohort ({self.cohort_size(self.clients.count)}), "

@@ -10,7 +10,6 @@ import hashlib
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
@@ -18,6 +17,7 @@ from fedpress.client import actions, events
 from fedpress.client.link import Link
 from fedpress.client.notes import Kind
 from fedpress.client.notes import Note as Note
+from fedpress.client.pace import Measured, Pace
 from fedpress.client.probe import Probe
 from fedpress.client.session import Session
 from fedpress.client.trainers.trainer import Trainer
@@ -44,7 +44,7 @@ class Device:
 
     ``name``: what people call it, unique in the run; its random draws depend on it. ``task``: what it has data for.
     ``patience``: seconds it waits for work in one call; None: as long as the server holds it. ``stop``: set it, and the
-    device ends after the action in hand. ``sleep``, ``clock`` (seconds, monotonic) and ``probe`` are for simulations.
+    device ends after the action in hand. ``sleep``, ``pace`` and ``probe`` are for simulations.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Device:
         patience: float | None = None,
         stop: threading.Event | None = None,
         listener: Callable[[Note], object] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        pace: Pace | None = None,
         sleep: Callable[[float], object] | None = None,
         probe: Probe | None = None,
     ) -> None:
@@ -72,7 +72,7 @@ class Device:
         self._patience = patience
         self._stop = threading.Event() if stop is None else stop
         self._listener = listener
-        self._clock = clock
+        self._pace = Measured() if pace is None else pace
         self._sleep = self._stop.wait if sleep is None else sleep
         self._probe = probe
         self._seed = 0
@@ -239,7 +239,7 @@ class Device:
                 self._trainer,
                 self._seed,
                 self.name,
-                self._clock,
+                self._pace,
                 self._probe,
             )
         except BudgetSpent as error:

@@ -35,6 +35,8 @@ class Learner:
         history: History = (),
     ) -> None:
         self.training, self.history = training, history
+        self.steps = 0
+        """Of all training so far: what it took."""
         self._trainer, self._rng, self._seed, self._privacy = trainer, rng, seed, privacy
 
     @property
@@ -64,6 +66,7 @@ class Learner:
             training.CopyFrom(self.training)
             training.epochs = epochs
         trained = self._trainer.train(model, training, self._rng, self._privacy, self.history, terms)
+        self.steps += trained.steps
         if trained.spent is not None:
             self.history = accounting.extended(self.history, trained.spent)
         return trained
@@ -93,6 +96,7 @@ class Learner:
 
     def gradient(self, point: Point, rows: NDArray[np.int64]) -> tuple[Point, float]:
         """See ``Differentiable``; never under local privacy, which guards ``fit`` alone."""
+        self.steps += 1
         return self._own().gradient(point, rows, self._rng)
 
     def loss(self, model: Tensors) -> float:

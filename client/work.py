@@ -7,11 +7,11 @@ of it comes back beside the payload, as something still to be acknowledged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import isfinite
 from typing import NamedTuple
 
 from fedpress.client.learner import Learner
+from fedpress.client.pace import Pace
 from fedpress.client.probe import Encoding, Probe
 from fedpress.client.rules import rule
 from fedpress.client.trainers.trainer import Trainer
@@ -53,7 +53,7 @@ def perform(
     trainer: Trainer,
     seed: int,
     name: str,
-    clock: Callable[[], float],
+    pace: Pace,
     probe: Probe | None = None,
 ) -> Done | Declined:
     """Do what ``ticket`` says to the model whose shared tensors are ``shared``; the newest download added ``step``.
@@ -67,16 +67,18 @@ def perform(
     if ticket.evaluate or ticket.work == pb.WORK_EVALUATE:
         rng = Stream.of(seed, name, ticket.round, "personal")
         learner = Learner(trainer, ticket.training, rng, seed, privacy, history)
+        began = pace.now()
         metrics, report.held_out = trainer.evaluate(local.personal(shared, own, learner))
+        pace.took(began, steps=learner.steps, evaluated=report.held_out)
         put_metrics(report, metrics)
         history = learner.history
     if ticket.work == pb.WORK_EVALUATE:
         return Done(_pending(ticket, b"", report, kept), history)
 
     learner = Learner(trainer, ticket.training, Stream.of(seed, name, ticket.round, "train"), seed, privacy, history)
-    began = clock()
+    began = pace.now()
     outcome = local.train(shared, own, learner)
-    report.train_seconds = clock() - began
+    report.train_seconds = pace.took(began, steps=learner.steps)
     report.examples, report.steps = outcome.examples, outcome.steps
     report.facts.update(outcome.facts)
     history = learner.history
@@ -97,9 +99,9 @@ def perform(
     context = Context(ticket.seed, ticket.round, step)
     if probe is not None:
         probe(Encoding(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode")))
-    began = clock()
+    began = pace.now()
     payload, residual = seal(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode"))
-    report.encode_seconds = clock() - began
+    report.encode_seconds = pace.took(began, encoded=Spec.of(delta).size)
     if len(payload) > ticket.max_update_bytes:
         return Declined(
             f"the update has {len(payload)} bytes, more than the {ticket.max_update_bytes} allowed", history

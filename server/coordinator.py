@@ -228,6 +228,11 @@ class Coordinator:
         """End the run early."""
         return self._finish(reason)
 
+    @property
+    def due(self) -> float:
+        """When ``tick`` has something to do next; infinity, or the past, while only clients can move the run."""
+        return self.regroup if self.phase is Phase.GATHERING else self.deadline
+
     # -- restart --------------------------------------------------------------------------------------------------
 
     def restore(self, round_: int, phase: Phase, leases: Iterable[Lease], names: Mapping[str, str], now: float) -> None:

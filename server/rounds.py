@@ -13,7 +13,7 @@ from fedpress.server.store import Store
 
 
 def round_record(store: Store, round_: int, spec: Spec, seconds: float, elapsed: float) -> dict[str, Any]:
-    """The line of ``rounds.jsonl`` for a round of training. Bytes are payload bytes, seconds wall-clock."""
+    """The line of ``rounds.jsonl`` for a round of training. Bytes are payload bytes, seconds the run's clock's."""
     return _record(store, round_, False, spec, seconds, elapsed)
 
 

@@ -114,6 +114,11 @@ class Run:
         """Let deadlines pass."""
         self._do(self._coordinator.tick(self._clock()))
 
+    @property
+    def due(self) -> float:
+        """When ``tick`` has something to do next, by the run's clock. See ``Coordinator.due``."""
+        return self._coordinator.due
+
     def stop(self, reason: str) -> None:
         """End the run early; what is committed stays."""
         self._do(self._coordinator.stop(reason))

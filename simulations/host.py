@@ -30,6 +30,7 @@ class Host:
     """One run's server. A context manager: leaving it closes the store, whatever happened.
 
     ``initial``: the whole initial model. ``resume``: continue what the directory holds, else it must hold no run.
+    ``clock``: seconds, monotonic, real or virtual.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class Host:
         """What is done so far."""
         return read_rounds(self.plan.directory)
 
-    def result(self, engine: str, baseline: Summary | None = None) -> Result:
-        """Write and return what the run came to."""
+    def result(self, engine: str, baseline: Summary | None = None, wall_seconds: float | None = None) -> Result:
+        """Write and return what the run came to. ``wall_seconds``: what it took, where its clock is virtual."""
         federation = self.federation
         rounds = self.rounds()
         summary = summarise(
@@ -83,6 +84,7 @@ class Host:
             wire_up=federation.meter.wire[0],
             wire_down=federation.meter.wire[1],
             baseline=baseline,
+            wall_seconds=wall_seconds,
         )
         summary.write(self.plan.directory)
         return Result(self.plan.directory, summary, rounds)

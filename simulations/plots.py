@@ -192,7 +192,7 @@ def time_by_round(result: Result) -> Plot | None:
     if not rounds:
         return None
     # One process trains clients one after the other; elsewhere a round waits for its slowest client.
-    inline = result.summary.engine == "inline"
+    inline = result.summary.engine == "inline" and not result.summary.virtual
     train, encode, other = [], [], []
     for record in rounds:
         spent = _spent(list(record.clients.values()), inline)
@@ -210,7 +210,8 @@ def time_by_round(result: Result) -> Plot | None:
     )
     keys = (Key("a", "fill", "training"), Key("b", "fill", "encoding"), Key("c", "fill", "transfer and the rest"))
     note = "" if inline else "Training and encoding of the client that took longest."
-    return Plot("time", "Time by round", to_svg(figure, "ti"), alt + ".", keys, note)
+    title = "Virtual time by round" if result.summary.virtual else "Time by round"
+    return Plot("time", title, to_svg(figure, "ti"), alt + ".", keys, note)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

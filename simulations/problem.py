@@ -12,6 +12,7 @@ from fedpress.plan import Plan
 from fedpress.server.run import check
 from fedpress.simulations import data as data_sets
 from fedpress.simulations.partition import names, partition
+from fedpress.simulations.profiles import Profile, profiles
 from fedpress.simulations.tasks import load_task
 from fedpress.task import ClientData, Data, Task
 
@@ -42,6 +43,11 @@ class Problem:
         return names(self.data, self.plan.clients)
 
     @cached_property
+    def profiles(self) -> dict[str, Profile]:
+        """How fast each client is in virtual time, by name."""
+        return profiles(self.plan.fleet, self.names, self.plan.run.seed)
+
+    @cached_property
     def initial(self) -> Tensors:
         """The whole model before round 1, checked against the plan's strategy."""
         from fedpress import torch_model
@@ -52,7 +58,7 @@ class Problem:
 
     def check(self) -> None:
         """Load all there is to load, so that what is wrong with a plan is said before anything starts."""
-        _ = self.names, self.clients, self.initial
+        _ = self.names, self.clients, self.profiles, self.initial
 
     def trainer(self, shard: int) -> Trainer:
         """The trainer of one simulated client."""

@@ -60,6 +60,8 @@ class Progress:
 
     def __init__(self, plan: Plan, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._plan, self._clock = plan, clock
+        self._virtual = plan.engine.clock == "virtual"
+        self._began = clock()
         self._console = console or Console()
         self._lock = Lock()
         self._done: list[RoundRecord] = []
@@ -125,7 +127,7 @@ class Progress:
                 self._done.append(record)
                 self._since = self._clock()
                 self._arriving = 0
-                return line(record, self._plan.run.rounds)
+                return line(record, self._plan.run.rounds, self._virtual)
             case events.Noted():
                 return self._note(event.text)
             case events.RunFinished():
@@ -171,15 +173,24 @@ class Progress:
     def _bar(self) -> RenderableType:
         of, closed = self._plan.run.rounds, trained(self._done)
         here = closed[-1].round if closed else 0
-        waited = (self._clock() if self._ended is None else self._ended) - self._since
-        times = f"{units.duration((self._done[-1].elapsed if self._done else 0.0) + waited)} so far"
-        if closed and here < of:
-            recent = [r.seconds for r in closed[-_RECENT:]]
-            mean = sum(recent) / len(recent)
-            times += f", {units.duration(mean * (of - here) - min(mean, waited))} left"
+        times = self._times(closed, of - here)
         row = Table.grid(padding=(0, 2))
         row.add_row(f"{min(of, self._round)}/{of}", ProgressBar(of, here, width=_WIDTH), Text(times))
         return row
+
+    def _times(self, closed: list[RoundRecord], left: int) -> str:
+        """How long it took, and how much longer it takes. In virtual time, of which there is no saying how fast it
+        passes: both clocks."""
+        now = self._clock() if self._ended is None else self._ended
+        elapsed, waited = self._done[-1].elapsed if self._done else 0.0, now - self._since
+        if self._virtual:
+            return f"{units.duration(elapsed)} of virtual time in {units.duration(now - self._began)}"
+        times = f"{units.duration(elapsed + waited)} so far"
+        if closed and left:
+            recent = [r.seconds for r in closed[-_RECENT:]]
+            mean = sum(recent) / len(recent)
+            times += f", {units.duration(mean * left - min(mean, waited))} left"
+        return times
 
     def _accuracy(self) -> Text:
         values = [value for _, value in curve(self._done)]
@@ -233,8 +244,8 @@ def watching(plan: Plan, quiet: bool, console: Console | None = None) -> Silent 
     return Silent() if quiet else Progress(plan, console)
 
 
-def line(record: RoundRecord, of: int) -> str:
-    """One round in one plain line, ASCII."""
+def line(record: RoundRecord, of: int, virtual: bool = False) -> str:
+    """One round in one plain line, ASCII. ``virtual``: so are its seconds."""
     head = "final evaluation" if record.evaluation else f"round {record.round:>{len(str(of))}}/{of}"
     measured = record.metrics or record.client_metrics
     parts = [head]
@@ -252,5 +263,5 @@ def line(record: RoundRecord, of: int) -> str:
         parts += [
             f"{getattr(record, kind)} {kind}" for kind in ("late", "rejected", "declined") if getattr(record, kind)
         ]
-    parts.append(units.duration(record.seconds))
+    parts.append(units.duration(record.seconds) + " of virtual time" * virtual)
     return "  ".join(parts)

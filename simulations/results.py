@@ -47,7 +47,10 @@ REPORT_FILE: Final = "report.html"
 
 @dataclass(frozen=True)
 class Summary:
-    """``summary.json``. What a run has no value for is None here and absent there."""
+    """``summary.json``. What a run has no value for is None here and absent there.
+
+    ``seconds`` are virtual where there are ``wall_seconds``, which is what this machine took for the simulation.
+    """
 
     name: str
     task: str
@@ -73,6 +76,7 @@ class Summary:
     epsilon: Measure = None
     wire_up: int = 0
     wire_down: int = 0
+    wall_seconds: Measure = None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Summary:
@@ -99,6 +103,11 @@ class Summary:
         path = run_dir / SUMMARY_FILE
         path.write_text(self.to_json(), encoding="utf-8")
         return path
+
+    @property
+    def virtual(self) -> bool:
+        """Times are of a simulated clock."""
+        return self.wall_seconds is not None
 
     @property
     def bits_up(self) -> float:
@@ -139,12 +148,13 @@ def summarise(
     wire_up: int = 0,
     wire_down: int = 0,
     baseline: Summary | None = None,
+    wall_seconds: float | None = None,
 ) -> Summary:
     """The summary of a run.
 
     ``parameters``: of the model that travels. ``model``: its content hash at the end. ``clients``: how many there were.
     ``wire_up`` and ``wire_down``: bytes of all messages with envelopes; inline, what they would be.
-    ``baseline``: the uncompressed run of the same seed.
+    ``baseline``: the uncompressed run of the same seed. ``wall_seconds``: of a run in virtual time.
     """
     accuracies = curve(rounds)
     best_round, best = max(accuracies, key=lambda at: at[1], default=(None, None))
@@ -175,6 +185,7 @@ def summarise(
         epsilon=max(epsilons, default=None),
         wire_up=wire_up,
         wire_down=wire_down,
+        wall_seconds=wall_seconds,
     )
 
 
@@ -190,7 +201,7 @@ def table(result: Result) -> Table:
         "with envelopes": f"{units.size(s.wire_up)} up, {units.size(s.wire_down)} down" if s.wire_up else None,
         "epsilon spent": f"{s.epsilon:.2f} at most" if s.epsilon is not None else None,
         "rounds": f"{s.rounds} with {s.clients} clients",
-        "time": units.duration(s.seconds),
+        "time": _time(s),
         "report": str(result.run_dir / REPORT_FILE),
     }
     out = Table(title=Text(f"{s.name}: {s.strategy} on {s.task}"), title_justify="left", show_header=False)
@@ -209,6 +220,12 @@ def _accuracy(s: Summary) -> str:
         return units.share(s.accuracy)
     delta = units.points(s.accuracy - s.baseline_accuracy)
     return f"{units.share(s.accuracy)} (uncompressed {units.share(s.baseline_accuracy)}, {delta})"
+
+
+def _time(s: Summary) -> str:
+    if s.wall_seconds is None:
+        return units.duration(s.seconds)
+    return f"{units.duration(s.seconds)} of virtual time, simulated in {units.duration(s.wall_seconds)}"
 
 
 def _traffic(actual: int, uncompressed: int) -> str:

@@ -37,7 +37,8 @@ def contrasted(module: torch.nn.Module, contrast: Contrast | None) -> Iterator[C
             for other in others:
                 other(x)
             gradient = contrast.gradient(*(seen[key].detach() for key in range(len(others) + 1)))
-        return (seen[0] * gradient).sum()
+        pulled: torch.Tensor = (seen[0] * gradient).sum()
+        return pulled
 
     try:
         yield pull

@@ -206,7 +206,7 @@ class TorchTrainer:
                 rows = torch.from_numpy(index).to(self._device)
                 optimizer.zero_grad(set_to_none=True)
                 loss = self._loss(self._module, rows)
-                (loss + pull(self._x[rows])).backward()  # type: ignore[no-untyped-call]
+                (loss + pull(self._x[rows])).backward()
                 if training.max_grad_norm > 0:
                     torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
                 if nudged:

@@ -11,14 +11,19 @@ from fedpress.plan import Plan
 from fedpress.server import events
 from fedpress.simulations.engines.inline import inline
 from fedpress.simulations.engines.processes import processes
+from fedpress.simulations.engines.virtual import virtual
 from fedpress.simulations.problem import Problem
 from fedpress.simulations.results import SUMMARY_FILE, Result, Summary
 
 Engine = Callable[[Problem, events.Listener, bool, Summary | None], Result]
 
 
-#: Flower's engine enters here.
-ENGINES: Final[Mapping[str, Engine]] = {"inline": inline, "processes": processes}
+#: By ``engine.name`` and ``engine.clock``. Flower's engine enters here.
+ENGINES: Final[Mapping[tuple[str, str], Engine]] = {
+    ("inline", "wall"): inline,
+    ("inline", "virtual"): virtual,
+    ("processes", "wall"): processes,
+}
 
 
 def simulate(
@@ -35,9 +40,10 @@ def simulate(
     ``engine.baseline`` the same plan runs uncompressed first, inline, and the summary compares. ``listen`` hears
     ``server.events`` from any thread. Raises FedpressError before anything starts where the plan cannot be run.
     """
-    engine = ENGINES.get(plan.engine.name)
+    engine = ENGINES.get((plan.engine.name, plan.engine.clock))
     if engine is None:
-        raise PlanError(f"The engine '{plan.engine.name}' is not there yet (engine.name). {closest('', ENGINES)}")
+        known = {name for name, _ in ENGINES}
+        raise PlanError(f"The engine '{plan.engine.name}' is not there yet (engine.name). {closest('', known)}")
     problem = Problem(plan)
     problem.check()
     if fresh:
@@ -47,7 +53,8 @@ def simulate(
 
 
 def baseline(plan: Plan, listen: events.Listener) -> Summary:
-    """The plan's uncompressed twin: whole fp32 models both ways, same seed. Kept in ``baseline`` in the run's own."""
+    """The plan's uncompressed twin: whole fp32 models both ways, same seed and clock. Kept in ``baseline`` in the run's
+    own."""
     twin = plan.model_copy(
         update={
             "run": plan.run.model_copy(update={"out": plan.directory, "name": "baseline", "checkpoint_every": 0}),
@@ -59,4 +66,4 @@ def baseline(plan: Plan, listen: events.Listener) -> Summary:
     if (twin.directory / SUMMARY_FILE).exists():
         return Summary.read(twin.directory)
     shutil.rmtree(twin.directory, ignore_errors=True)
-    return inline(Problem(twin), listen, False, None).summary
+    return ENGINES["inline", plan.engine.clock](Problem(twin), listen, False, None).summary

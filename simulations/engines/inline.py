@@ -7,7 +7,7 @@ Devices take turns in the order of their names, so that the same seed gives the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
 from google.protobuf.message import Message
@@ -19,6 +19,7 @@ from fedpress.client.link import Traffic
 from fedpress.client.probe import Probe
 from fedpress.client.vault import Vault
 from fedpress.errors import FedpressError
+from fedpress.params import Tensors
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import FRAME_BYTES, IDENTITY_KEY, head_bytes
 from fedpress.server import events
@@ -128,14 +129,25 @@ def inline(
             before = federation.waiting_for
             for device in devices:
                 _work(device)
-            while federation.advance():
-                pass
-            while federation.pending:
-                pending = federation.pending.popleft()
-                federation.evaluated(pending, evaluate(pending.model))
+            settle(federation, evaluate)
             if federation.waiting_for == before and not federation.finished:
-                raise FedpressError(f"Nothing moves any more: {before}. " + _ends(devices))
+                raise stuck(federation, devices)
         return host.result("inline", baseline)
+
+
+def settle(federation: Federation, evaluate: Callable[[Tensors], Mapping[str, float]]) -> None:
+    """Do what is due on the server: close rounds, measure models."""
+    while federation.advance():
+        pass
+    while federation.pending:
+        pending = federation.pending.popleft()
+        federation.evaluated(pending, evaluate(pending.model))
+
+
+def stuck(federation: Federation, devices: Iterable[Device]) -> FedpressError:
+    """Why a run that nobody can move any more does not end."""
+    ends = "; ".join(f"{d.name}: {d.stopped.reason}" for d in devices if d.stopped is not None)
+    return FedpressError(f"Nothing moves any more: {federation.waiting_for}. {ends}")
 
 
 def _work(device: Device) -> None:
@@ -144,7 +156,3 @@ def _work(device: Device) -> None:
         asked = isinstance(device.step(), actions.AskWork)
         if asked and isinstance(device.session.action, actions.AskWork | actions.Sleep):
             return
-
-
-def _ends(devices: list[Device]) -> str:
-    return "; ".join(f"{d.name}: {d.stopped.reason}" for d in devices if d.stopped is not None)
