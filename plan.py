@@ -89,7 +89,12 @@ class Cohort(_Section):
     """Who takes part in a round, and how long it may last."""
 
     fraction: Fraction = Field(1.0, description="share of enrolled clients per round")
-    selection: Literal["uniform"] = Field("uniform", description="how the cohort is drawn")
+    selection: Literal["uniform", "weighted", "round-robin", "deadline-aware"] = Field(
+        "uniform", description="how it is drawn; weighted: by examples, which goes with strategy.weighting = uniform"
+    )
+    require: tuple[Literal["charging", "unmetered", "idle"], ...] = Field(
+        (), description="invite no device that says it is otherwise; those that say nothing are invited"
+    )
     min_clients: int = Field(0, ge=0, description="enrolled clients before round 1; 0: all of clients.count")
     min_updates: int = Field(1, ge=1, description="updates without which a round is not closed")
     over_select: float = Field(1.0, ge=1, description="invite so many times the cohort, close when the cohort is full")

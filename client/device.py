@@ -43,7 +43,9 @@ class Device:
 
     ``name``: what people call it, unique in the run; its random draws depend on it. ``task``: what it has data for.
     ``patience``: seconds it waits for work in one call; None: as long as the server holds it. ``stop``: set it, and the
-    device ends after the action in hand. ``sleep``, ``clock`` (seconds, monotonic) and ``probe`` are for simulations.
+    device ends after the action in hand. ``condition``: how the device is now; the server hears of changes. ``sleep``,
+    ``clock`` (seconds, monotonic), ``probe`` and ``away`` (seconds in which it will not ask for work) are for
+    simulations.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Device:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
         probe: Probe | None = None,
+        condition: Callable[[], pb.Condition] = pb.Condition,
+        away: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.name = name
         self.session = Session(Stream.of(name, "backoff"))
@@ -74,12 +78,15 @@ class Device:
         self._clock = clock
         self._sleep = self._stop.wait if sleep is None else sleep
         self._probe = probe
+        self._condition = condition
+        self._away = away
         self._seed = 0
         self._round = 0
         self._may_begin_anew = True
         self._part = bytearray()
         self._blobs: dict[bytes, bytearray] = {}
         self._told = pb.LinkRates()
+        self._told_condition = pb.Condition()
 
     @property
     def stopped(self) -> actions.Stop | None:
@@ -141,7 +148,7 @@ class Device:
         spec = Spec(tuple(TensorSpec(t.name, tuple(t.shape), t.dtype) for t in reply.spec))
         check_spec(spec, self._trainer.spec)
         self._link.authenticate(reply.key)
-        self._told = capabilities.link
+        self._told, self._told_condition = capabilities.link, capabilities.condition
         self._vault.enrol(Identity(reply.client_id, reply.key.hex(), self._link.server, reply.run_id, spec))
         self._seed = reply.seed
         if self._patience is None:
@@ -159,11 +166,16 @@ class Device:
         self._vault.hold(made, content_hash(made))
 
     def _ask_work(self, action: actions.AskWork) -> events.Event:
-        rates = self._rates()
+        if (seconds := self._away()) > 0:
+            return events.GotWait(seconds)
+        rates, condition = self._rates(), self._condition()
         news = rates if _differ(rates, self._told) else None
-        request = pb.WorkRequest(held=short(action.held), link=news, wait_seconds=self._patience or 0.0)
+        changed = condition if condition != self._told_condition else None
+        request = pb.WorkRequest(
+            held=short(action.held), link=news, wait_seconds=self._patience or 0.0, condition=changed
+        )
         reply = self._link.get_work(request)
-        self._told = self._told if news is None else news
+        self._told, self._told_condition = self._told if news is None else news, condition
         if action.held and self._may_begin_anew and _whole(reply) and self._vault.identity is not None:
             self._begin(self._vault.identity.spec)  # the server has forgotten what is held, not what the run began with
             if self._vault.model_hash != action.held:
@@ -295,6 +307,7 @@ class Device:
         return events.Rested()
 
     def _capabilities(self) -> pb.Capabilities:
+        condition = self._condition()
         return pb.Capabilities(
             codecs=registry.ids(),
             trainers=[self._trainer.name],
@@ -302,6 +315,7 @@ class Device:
             cores=os.cpu_count() or 0,
             device_class=self._device_class,
             link=self._rates(),
+            condition=condition if condition.ByteSize() else None,
         )
 
     def _rates(self) -> pb.LinkRates:
