@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -124,11 +125,18 @@ def client(
     ca: Annotated[Path | None, typer.Option(help="The server's certificate (PEM), for TLS.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Talk in the clear, on a network you trust.")] = False,
     device_class: Annotated[str, typer.Option(help="phone, pi, laptop, gpu ...")] = "any",
+    unmetered: Annotated[
+        bool | None,
+        typer.Option(
+            "--unmetered/--metered", help="Whether the link is free by the byte, for runs that ask.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Take part in a run as one device, until it is over. Waits for a server that is not there yet.
 
     Example: [bold]fedpress client 192.0.2.7:8440 my_task.py --ca cert.pem --vault ~/.fedpress[/bold]
     """
+    from fedpress.client import conditions
     from fedpress.simulations.join import join
     from fedpress.simulations.problem import Problem
 
@@ -143,6 +151,7 @@ def client(
             ca=ca,
             insecure=insecure,
             device_class=device_class,
+            condition=partial(conditions.condition, unmetered),
         )
     except KeyboardInterrupt:
         reason = "stopped"

@@ -60,23 +60,41 @@ class Train(_Section):
 
     trainer: Literal["torch", "idle"] = Field("torch", description="torch, or idle: no training, to measure the rest")
     epochs: int = Field(1, ge=1, description="passes over the local data per round")
+    epochs_end: int = Field(0, ge=0, description="passes in the last round, linearly from epochs; 0: constant")
     max_steps: int = Field(0, ge=0, description="limit on steps per round; 0: none")
     batch_size: int = Field(32, ge=1, description="examples per step")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="local optimiser, fresh each round")
-    lr: float = Field(0.1, gt=0, description="learning rate at round 1")
-    lr_end: float = Field(0.0, ge=0, description="learning rate that the schedule ends at")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate over rounds")
+    lr: float = Field(0.1, gt=0, description="learning rate at round 1, or after the warm-up")
+    lr_end: float = Field(0.0, ge=0, description="learning rate that linear and cosine end at")
+    schedule: Literal["constant", "linear", "cosine", "step"] = Field("constant", description="learning rate by round")
+    lr_drop_every: int = Field(0, ge=0, description="schedule step: rounds between two drops of the learning rate")
+    lr_drop: Fraction = Field(0.1, description="schedule step: what each drop multiplies the learning rate by")
+    warmup_rounds: int = Field(0, ge=0, description="first rounds in which the learning rate climbs linearly to lr")
     momentum: float = Field(0.0, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
     max_grad_norm: float = Field(0.0, ge=0, description="clip gradients to this L2 norm; 0: never")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where torch trains")
+
+    @model_validator(mode="after")
+    def _scheduled(self) -> Self:
+        if (self.schedule == "step") != (self.lr_drop_every > 0):
+            raise ValueError(
+                f"expected train.lr_drop_every > 0 with schedule = 'step' and only there, "
+                f"got {self.lr_drop_every} with '{self.schedule}'"
+            )
+        return self
 
 
 class Cohort(_Section):
     """Who takes part in a round, and how long it may last."""
 
     fraction: Fraction = Field(1.0, description="share of enrolled clients per round")
-    selection: Literal["uniform"] = Field("uniform", description="how the cohort is drawn")
+    selection: Literal["uniform", "weighted", "round-robin", "deadline-aware"] = Field(
+        "uniform", description="how it is drawn; weighted: by examples, which goes with strategy.weighting = uniform"
+    )
+    require: tuple[Literal["charging", "unmetered", "idle"], ...] = Field(
+        (), description="invite no device that says it is otherwise; those that say nothing are invited"
+    )
     min_clients: int = Field(0, ge=0, description="enrolled clients before round 1; 0: all of clients.count")
     min_updates: int = Field(1, ge=1, description="updates without which a round is not closed")
     over_select: float = Field(1.0, ge=1, description="invite so many times the cohort, close when the cohort is full")
@@ -236,6 +254,11 @@ class Plan(_Section):
             raise ValueError(
                 f"expected cohort.min_updates of at most the cohort ({self.cohort_size(self.clients.count)}), "
                 f"got {self.cohort.min_updates}"
+            )
+        if self.train.warmup_rounds >= self.run.rounds:
+            raise ValueError(
+                f"expected train.warmup_rounds of fewer than run.rounds ({self.run.rounds}), "
+                f"got {self.train.warmup_rounds}"
             )
         return self
 

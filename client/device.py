@@ -44,7 +44,8 @@ class Device:
 
     ``name``: what people call it, unique in the run; its random draws depend on it. ``task``: what it has data for.
     ``patience``: seconds it waits for work in one call; None: as long as the server holds it. ``stop``: set it, and the
-    device ends after the action in hand. ``sleep``, ``pace`` and ``probe`` are for simulations.
+    device ends after the action in hand. ``condition``: how the device is now; the server hears of changes. ``sleep``,
+    ``pace``, ``probe`` and ``away`` (seconds in which it will not ask for work) are for simulations.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class Device:
         pace: Pace | None = None,
         sleep: Callable[[float], object] | None = None,
         probe: Probe | None = None,
+        condition: Callable[[], pb.Condition] = pb.Condition,
+        away: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.name = name
         self.session = Session(Stream.of(name, "backoff"))
@@ -75,6 +78,8 @@ class Device:
         self._pace = Measured() if pace is None else pace
         self._sleep = self._stop.wait if sleep is None else sleep
         self._probe = probe
+        self._condition = condition
+        self._away = away
         self._seed = 0
         self._layout: Layout = ()
         self._round = 0
@@ -82,6 +87,7 @@ class Device:
         self._part = bytearray()
         self._blobs: dict[bytes, bytearray] = {}
         self._told = pb.LinkRates()
+        self._told_condition = pb.Condition()
 
     @property
     def stopped(self) -> actions.Stop | None:
@@ -142,7 +148,7 @@ class Device:
             raise Refused("FAULT_PROTOCOL", f"The server speaks protocol {reply.protocol}, this device {PROTOCOL}.")
         self._layout, spec = from_infos(reply.spec, self._trainer.spec)
         self._link.authenticate(reply.key)
-        self._told = capabilities.link
+        self._told, self._told_condition = capabilities.link, capabilities.condition
         self._vault.enrol(Identity(reply.client_id, reply.key.hex(), self._link.server, reply.run_id, spec))
         self._seed = reply.seed
         if self._patience is None:
@@ -159,11 +165,16 @@ class Device:
         self._vault.hold(made, content_hash(made))
 
     def _ask_work(self, action: actions.AskWork) -> events.Event:
-        rates = self._rates()
+        if (seconds := self._away()) > 0:
+            return events.GotWait(seconds)
+        rates, condition = self._rates(), self._condition()
         news = rates if _differ(rates, self._told) else None
-        request = pb.WorkRequest(held=short(action.held), link=news, wait_seconds=self._patience or 0.0)
+        changed = condition if condition != self._told_condition else None
+        request = pb.WorkRequest(
+            held=short(action.held), link=news, wait_seconds=self._patience or 0.0, condition=changed
+        )
         reply = self._link.get_work(request)
-        self._told = self._told if news is None else news
+        self._told, self._told_condition = self._told if news is None else news, condition
         if action.held and self._may_begin_anew and _whole(reply):
             self._begin()  # the server has forgotten what is held, not what the run began with
             if self._vault.model_hash != action.held:
@@ -295,6 +306,7 @@ class Device:
         return events.Rested()
 
     def _capabilities(self) -> pb.Capabilities:
+        condition = self._condition()
         return pb.Capabilities(
             codecs=registry.ids(),
             trainers=[self._trainer.name],
@@ -302,6 +314,7 @@ class Device:
             cores=os.cpu_count() or 0,
             device_class=self._device_class,
             link=self._rates(),
+            condition=condition if condition.ByteSize() else None,
         )
 
     def _rates(self) -> pb.LinkRates:

@@ -62,20 +62,32 @@ class TensorInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., of: _Optional[str] = ..., start: _Optional[int] = ...) -> None: ...
 
 class Capabilities(_message.Message):
-    __slots__ = ("codecs", "trainers", "memory_bytes", "cores", "device_class", "link")
+    __slots__ = ("codecs", "trainers", "memory_bytes", "cores", "device_class", "link", "condition")
     CODECS_FIELD_NUMBER: _ClassVar[int]
     TRAINERS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CORES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_CLASS_FIELD_NUMBER: _ClassVar[int]
     LINK_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
     codecs: _containers.RepeatedScalarFieldContainer[str]
     trainers: _containers.RepeatedScalarFieldContainer[str]
     memory_bytes: int
     cores: int
     device_class: str
     link: LinkRates
-    def __init__(self, codecs: _Optional[_Iterable[str]] = ..., trainers: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., cores: _Optional[int] = ..., device_class: _Optional[str] = ..., link: _Optional[_Union[LinkRates, _Mapping]] = ...) -> None: ...
+    condition: Condition
+    def __init__(self, codecs: _Optional[_Iterable[str]] = ..., trainers: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ..., cores: _Optional[int] = ..., device_class: _Optional[str] = ..., link: _Optional[_Union[LinkRates, _Mapping]] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ...) -> None: ...
+
+class Condition(_message.Message):
+    __slots__ = ("charging", "unmetered", "busy")
+    CHARGING_FIELD_NUMBER: _ClassVar[int]
+    UNMETERED_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    charging: bool
+    unmetered: bool
+    busy: bool
+    def __init__(self, charging: _Optional[bool] = ..., unmetered: _Optional[bool] = ..., busy: _Optional[bool] = ...) -> None: ...
 
 class LinkRates(_message.Message):
     __slots__ = ("up", "down")
@@ -124,14 +136,16 @@ class EnrolReply(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., key: _Optional[bytes] = ..., run_id: _Optional[str] = ..., task: _Optional[str] = ..., spec: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., long_poll_seconds: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., seed: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class WorkRequest(_message.Message):
-    __slots__ = ("held", "link", "wait_seconds")
+    __slots__ = ("held", "link", "wait_seconds", "condition")
     HELD_FIELD_NUMBER: _ClassVar[int]
     LINK_FIELD_NUMBER: _ClassVar[int]
     WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
     held: bytes
     link: LinkRates
     wait_seconds: float
-    def __init__(self, held: _Optional[bytes] = ..., link: _Optional[_Union[LinkRates, _Mapping]] = ..., wait_seconds: _Optional[float] = ...) -> None: ...
+    condition: Condition
+    def __init__(self, held: _Optional[bytes] = ..., link: _Optional[_Union[LinkRates, _Mapping]] = ..., wait_seconds: _Optional[float] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ...) -> None: ...
 
 class WorkReply(_message.Message):
     __slots__ = ("ticket", "wait", "finished")

@@ -15,12 +15,12 @@ closes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from fedpress.errors import Refused
-from fedpress.server.selection import Select
+from fedpress.server.selection.candidate import Candidate, Select
 
 
 class Phase(Enum):
@@ -54,6 +54,7 @@ class Rules:
     rounds: int
     cohort: Callable[[int], int]
     select: Select
+    require: Sequence[str] = ()
     min_clients: int = 1
     min_updates: int = 1
     over_select: float = 1.0
@@ -130,10 +131,14 @@ class Over:
 
 @dataclass
 class Coordinator:
-    """See the module's docstring. ``new_id`` makes ticket ids; ``names`` gives clients the order selection draws in."""
+    """See the module's docstring. ``new_id`` makes ticket ids; ``names`` gives clients the order selection draws in.
+
+    ``candidate(client, name)`` is what is known of a client when somebody is to be invited.
+    """
 
     rules: Rules
     new_id: Callable[[], str]
+    candidate: Callable[[str, str], Candidate] = lambda _, name: Candidate(name)
     round: int = 1
     phase: Phase = Phase.GATHERING
     deadline: float = math.inf
@@ -263,6 +268,12 @@ class Coordinator:
     def _present(self, now: float) -> list[str]:
         return [c for c, at in self.seen.items() if now - at <= self.rules.presence_s]
 
+    def _willing(self, now: float) -> list[str]:
+        """Present clients that may be invited, in the order of their names."""
+        present = sorted(self._present(now), key=self.names.__getitem__)
+        require = self.rules.require
+        return [c for c in present if self.candidate(c, self.names[c]).meets(require)] if require else present
+
     def _open(self, now: float) -> list[Action]:
         if self.phase is Phase.TRAINING:  # whoever comes may fill the place of one that was refused
             missing = self.target - self._count(Fate.OPEN) - self._count(Fate.COUNTED)
@@ -275,18 +286,21 @@ class Coordinator:
             needed = max(needed, len(self.names))
         if len(present) < needed:
             return []
+        willing = len(self._willing(now))
+        if willing < max(1, self.rules.min_updates):
+            return []
         self.phase = Phase.TRAINING
         self.leases = {}
         self.deadline = now + self.rules.deadline_s
-        self.target = min(self.rules.cohort(len(present)), len(present))
+        self.target = min(self.rules.cohort(len(present)), willing)
         return self._invite(now, math.ceil(self.target * self.rules.over_select))
 
     def _invite(self, now: float, count: int) -> list[Action]:
         invited = {lease.client for lease in self.leases.values()}
-        pool = sorted((c for c in self._present(now) if c not in invited), key=lambda c: self.names[c])
-        chosen = self.rules.select([self.names[c] for c in pool], min(count, len(pool)), self.round, len(invited))
-        by_name = {self.names[c]: c for c in pool}
-        leases = tuple(Lease(self.new_id(), by_name[name], self.round) for name in chosen)
+        pool = {self.names[c]: c for c in self._willing(now) if c not in invited}
+        candidates = [self.candidate(client, name) for name, client in pool.items()]
+        chosen = self.rules.select(candidates, min(count, len(pool)), self.round, len(invited))
+        leases = tuple(Lease(self.new_id(), pool[name], self.round) for name in chosen)
         self.leases.update({lease.id: lease for lease in leases})
         return [Issue(self.round, leases)] if leases else []
 

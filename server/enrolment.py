@@ -50,7 +50,7 @@ class Enrolment:
         return {client.id: client.name for client in self._clients.values()}
 
     def capabilities(self, client: str) -> pb.Capabilities:
-        """What a client said last that it can do; its link is as measured since."""
+        """What a client said last that it can do; its link and condition are as told since."""
         return self._said[client]
 
     def measured(self, client: str, link: pb.LinkRates) -> None:
@@ -59,6 +59,13 @@ class Enrolment:
         said = pb.Capabilities()
         said.CopyFrom(self._said[client])
         said.link.CopyFrom(link)
+        self._keep(client, said)
+
+    def changed(self, client: str, condition: pb.Condition) -> None:
+        """A client is in another condition."""
+        said = pb.Capabilities()
+        said.CopyFrom(self._said[client])
+        said.condition.CopyFrom(condition)
         self._keep(client, said)
 
     def admit(self, request: pb.EnrolRequest) -> tuple[Client, bytes]:

@@ -54,6 +54,8 @@ class Federation(Run):
         now = self._clock()
         if request.HasField("link"):
             self._enrolment.measured(client, request.link)
+        if request.HasField("condition"):
+            self._enrolment.changed(client, request.condition)
         self._do(self._coordinator.met(client, now))
         answer = self._coordinator.poll(client, now)
         if isinstance(answer, Grant):
@@ -125,6 +127,7 @@ class Federation(Run):
             report = header.report.SerializeToString(deterministic=True)
             self.store.end_lease(lease.id, Fate.COUNTED, traffic, report)
         if update is not None:
+            self._candidates.reported(client, header.report, traffic)
             self._fold(update, arrival)
         actions = self._coordinator.counted(lease.id, self._clock())
         self._listen(events.UpdateCounted(name, lease.round, len(payload), 0 if lease.evaluate else self.spec.nbytes))

@@ -25,6 +25,7 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.server import events
 from fedpress.server.aggregate import Gathering
 from fedpress.server.bounds import check_update
+from fedpress.server.candidates import Candidates
 from fedpress.server.choice import Choice, Facts, choose, possible, scheduled
 from fedpress.server.coordinator import Action, Coordinator, Fate, Finish, Issue, Lease, Note, Phase, Rules, Step
 from fedpress.server.enrolment import Enrolment
@@ -90,7 +91,8 @@ class Run:
         needs = frozenset[str]().union(*(ids_of(parse_codec(text)) for text in texts))
         self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec, room(plan, self.spec))
         self._memories = Memories(store, self.spec)
-        self._coordinator = Coordinator(self._rules(), new_id=lambda: secrets.token_hex(8))
+        self._candidates = Candidates(store, self._enrolment)
+        self._coordinator = Coordinator(self._rules(), lambda: secrets.token_hex(8), self._candidates)
         self._initial = begin(self.layout, full)
 
     def start(self) -> None:
@@ -169,7 +171,8 @@ class Run:
         return Rules(
             rounds=plan.run.rounds,
             cohort=plan.cohort_size,
-            select=SELECTIONS[plan.cohort.selection](plan.run.seed),
+            select=SELECTIONS[plan.cohort.selection](plan),
+            require=plan.cohort.require,
             min_clients=plan.cohort.min_clients or plan.clients.count,
             min_updates=plan.cohort.min_updates,
             over_select=plan.cohort.over_select,
@@ -266,6 +269,8 @@ class Run:
         with self.store.transaction():
             self.store.add_leases(action.leases, choices)
             self._mark(self._coordinator.phase)
+        for lease in action.leases if not evaluating else ():
+            self._candidates.invited(lease.client, lease.round)
         if len(action.leases) == len(self._coordinator.leases):
             self._opened = self._clock()
         names = tuple(self._enrolment.name(lease.client) for lease in action.leases)
@@ -307,6 +312,8 @@ class Run:
             self._memories.settle()
             done = round_ >= self.plan.run.rounds
             self._mark_as(round_ if done else round_ + 1, Phase.FINISHED if done else Phase.GATHERING)
+        for client in self._coordinator.at_work():
+            self._candidates.late(client, record["seconds"])
         self._choices.clear()
         self._gathering.clear()
         self._taken.clear()

@@ -4,19 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, get_args
 
 from fedpress.compression.stream import Stream
-from fedpress.plan import Plan
+from fedpress.plan import Plan, Train
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.coordinator import Lease
 
-#: Learning rate after a share ``t`` in [0, 1] of the rounds, between ``a`` (first) and ``b`` (last).
-SCHEDULES: Final[Mapping[str, Callable[[float, float, float], float]]] = {
-    "constant": lambda a, b, t: a,  # noqa: ARG005
-    "linear": lambda a, b, t: a + (b - a) * t,
-    "cosine": lambda a, b, t: b + (a - b) * 0.5 * (1.0 + math.cos(math.pi * t)),
+#: Learning rate ``k`` rounds after the warm-up, a share ``t`` in [0, 1] of the way from there to the last round.
+SCHEDULES: Final[Mapping[str, Callable[[Train, int, float], float]]] = {
+    "constant": lambda train, k, t: train.lr,  # noqa: ARG005
+    "linear": lambda train, k, t: train.lr + (train.lr_end - train.lr) * t,  # noqa: ARG005
+    "cosine": lambda train, k, t: (  # noqa: ARG005 - Loshchilov and Hutter 2017, without restarts
+        train.lr_end + (train.lr - train.lr_end) * 0.5 * (1.0 + math.cos(math.pi * t))
+    ),
+    "step": lambda train, k, t: train.lr * train.lr_drop ** (k // train.lr_drop_every),  # noqa: ARG005
 }
+
+if set(SCHEDULES) != set(get_args(Train.model_fields["schedule"].annotation)):
+    raise RuntimeError("The schedules here and those of the plan differ.")
+
+
+def learning_rate(plan: Plan, round_: int) -> float:
+    """The learning rate of a round: ``train.schedule``, behind a linear warm-up (Goyal et al. 2017).
+
+    Of ``w`` rounds of warm-up, round ``r`` has ``r / (w + 1)`` of ``train.lr``; the schedule begins in round ``w + 1``.
+    """
+    train, warmup = plan.train, plan.train.warmup_rounds
+    if round_ <= warmup:
+        return train.lr * round_ / (warmup + 1)
+    after = round_ - 1 - warmup
+    return SCHEDULES[train.schedule](train, after, after / max(1, plan.run.rounds - 1 - warmup))
+
+
+def epochs(plan: Plan, round_: int) -> int:
+    """Passes over the local data in a round: ``train.epochs``, or on the line to ``train.epochs_end``, halves up."""
+    first, last = plan.train.epochs, plan.train.epochs_end
+    if not last:
+        return first
+    steps = max(1, plan.run.rounds - 1)
+    return (2 * (first * steps + (last - first) * (round_ - 1)) + steps) // (2 * steps)
 
 
 def shared_seed(plan: Plan, round_: int) -> int:
@@ -25,15 +52,14 @@ def shared_seed(plan: Plan, round_: int) -> int:
 
 
 def training(plan: Plan, round_: int) -> pb.Training:
-    """The local training of one round, the schedule applied."""
+    """The local training of one round, the schedules applied."""
     train = plan.train
-    share = (round_ - 1) / max(1, plan.run.rounds - 1)
     return pb.Training(
-        epochs=train.epochs,
+        epochs=epochs(plan, round_),
         max_steps=train.max_steps,
         batch_size=train.batch_size,
         optimizer=train.optimizer,
-        lr=SCHEDULES[train.schedule](train.lr, train.lr_end, share),
+        lr=learning_rate(plan, round_),
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,

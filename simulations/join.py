@@ -10,6 +10,7 @@ from fedpress.client.device import Device, Note
 from fedpress.client.grpc_link import GrpcLink
 from fedpress.client.probe import Probe
 from fedpress.client.vault import Vault
+from fedpress.protos import fleet_pb2 as pb
 from fedpress.simulations.problem import Problem
 
 
@@ -25,19 +26,32 @@ def join(
     device_class: str = "any",
     listen: Callable[[Note], object] | None = None,
     probe: Probe | None = None,
+    condition: Callable[[], pb.Condition] = pb.Condition,
+    away: Callable[[], float] = lambda: 0.0,
 ) -> str:
     """Take part in the run at ``address``; returns why it ended.
 
     ``problem`` gives the task, the trainer and, with ``shard``, the part of the plan's simulated split that is this
-    client's own; without, the device's data is all that the task gives. ``ca``: the server's certificate, PEM. Raises
-    FedpressError.
+    client's own; without, the device's data is all that the task gives. ``ca``: the server's certificate, PEM.
+    ``condition`` and ``away`` as for ``Device``. Raises FedpressError.
     """
     with Vault(vault) as kept:
         link = GrpcLink(address, ca, insecure)
         try:
             trainer = problem.local_trainer() if shard is None else problem.trainer(shard)
             listener = listen or _print
-            device = Device(link, kept, trainer, name, problem.task.name, device_class, listener=listener, probe=probe)
+            device = Device(
+                link,
+                kept,
+                trainer,
+                name,
+                problem.task.name,
+                device_class,
+                listener=listener,
+                probe=probe,
+                condition=condition,
+                away=away,
+            )
             return device.run()
         finally:
             link.close()

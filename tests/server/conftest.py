@@ -59,9 +59,9 @@ class Fleet:
     def federation(self) -> Any:
         return self._host.federation
 
-    def device(self, name: str, directory: Path) -> Device:
+    def device(self, name: str, directory: Path, **more: Any) -> Device:
         vault = Vault(directory / name, durable=False)
-        return Device(GrpcLink(self.address), vault, self.trainer, name, self.plan.task.name)
+        return Device(GrpcLink(self.address), vault, self.trainer, name, self.plan.task.name, **more)
 
     def closed(self, rounds: int) -> list[Any]:
         """The records of rounds 1 to ``rounds``, once they are written."""

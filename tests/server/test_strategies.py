@@ -14,7 +14,6 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.aggregate import Gathering, WeightedSum
 from fedpress.server.rounds import round_record
 from fedpress.server.strategies import Arrival, build
-from fedpress.server.tickets import training
 
 SPEC = Spec.of({"body.w": np.zeros(2, np.float32), "head.w": np.zeros(1, np.float32)})
 
@@ -71,13 +70,6 @@ def test_a_sum_refuses_weights_that_mean_nothing_and_an_empty_mean() -> None:
     for weight in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(SpecError, match="weight"):
             total.fold({}, weight)
-
-
-def test_schedules_begin_and_end_where_the_plan_says() -> None:
-    for schedule, middle in (("constant", 0.4), ("linear", 0.2), ("cosine", 0.2)):
-        plan = load(None, ["train.lr=0.4", "train.lr_end=0.0", f"train.schedule={schedule}", "run.rounds=3"])
-        lrs = [training(plan, r).lr for r in (1, 2, 3)]
-        assert lrs == pytest.approx([0.4, middle, 0.4 if schedule == "constant" else 0.0])
 
 
 def test_means_over_clients_weigh_by_held_out_examples(tmp_path: object) -> None:
