@@ -58,7 +58,9 @@ class Clients(_Section):
 class Train(_Section):
     """What a client does with a model."""
 
-    trainer: Literal["torch", "idle"] = Field("torch", description="torch, or idle: no training, to measure the rest")
+    trainer: Literal["torch", "numpy", "idle"] = Field(
+        "torch", description="torch; numpy: perceptrons by SGD; idle: no training, to measure the rest"
+    )
     epochs: int = Field(1, ge=1, description="passes over the local data per round")
     epochs_end: int = Field(0, ge=0, description="passes in the last round, linearly from epochs; 0: constant")
     max_steps: int = Field(0, ge=0, description="limit on steps per round; 0: none")
@@ -243,8 +245,14 @@ class Plan(_Section):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if self.train.trainer == "idle" and self.privacy.mode != "none":
-            raise ValueError("expected train.trainer = 'torch' with privacy.mode = 'local', got 'idle'")
+        if self.train.trainer != "torch" and self.privacy.mode != "none":
+            raise ValueError(
+                f"expected train.trainer = 'torch' with privacy.mode = 'local', got '{self.train.trainer}'"
+            )
+        if self.train.trainer == "numpy" and self.train.optimizer != "sgd":
+            raise ValueError(
+                f"expected train.optimizer = 'sgd' with train.trainer = 'numpy', got '{self.train.optimizer}'"
+            )
         if self.engine.clock == "virtual" and self.engine.name != "inline":
             raise ValueError(
                 f"expected engine.name = 'inline' with engine.clock = 'virtual', got '{self.engine.name}', "

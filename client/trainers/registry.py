@@ -30,6 +30,16 @@ def _torch(setting: Setting) -> Trainer:
     return TorchTrainer(setting.task, setting.data, setting.seed, setting.device, setting.threads, setting.secret_noise)
 
 
+def _numpy(setting: Setting) -> Trainer:
+    """NumPy's, on a task's model, which its torch module draws. ``NumpyTrainer`` itself needs a function that draws."""
+    from fedpress.client.trainers.numpy_trainer import NumpyTrainer
+    from fedpress.torch_model import build, dump
+
+    if setting.task.loss is not None:
+        raise PlanError("Expected a task without a loss of its own: the trainer 'numpy' has cross entropy only.")
+    return NumpyTrainer(lambda seed: dump(build(setting.task, seed)), setting.data, setting.seed)
+
+
 def _idle(setting: Setting) -> Trainer:
     """Idle on a task's model, whose shapes come from its torch module. ``IdleTrainer`` itself needs a Spec only."""
     from fedpress.client.trainers.idle import IdleTrainer
@@ -41,6 +51,7 @@ def _idle(setting: Setting) -> Trainer:
 #: How each trainer is made, and the package it cannot run without.
 TRAINERS: Final[Mapping[str, tuple[Callable[[Setting], Trainer], str]]] = {
     "torch": (_torch, "torch"),
+    "numpy": (_numpy, "numpy"),
     "idle": (_idle, "numpy"),
 }
 

@@ -17,6 +17,7 @@ SGD: Final = "sgd"
 #: What each trainer lets a rule do; and of that, what local privacy can guard.
 _TRAINERS: Final[Mapping[str, frozenset[str]]] = {
     "torch": frozenset({POINTS, GRADIENTS, REPRESENTATIONS}),
+    "numpy": frozenset({POINTS, GRADIENTS, REPRESENTATIONS}),
     "idle": frozenset(),
 }
 _GUARDED: Final = frozenset({POINTS})
