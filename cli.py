@@ -15,12 +15,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fedpress import __version__
 from fedpress import plan as plans
 from fedpress.compression import registry
 from fedpress.errors import FedpressError, MissingExtra, PlanError, closest
 from fedpress.plan import Plan
+from fedpress.server.strategies import build as build_strategy
 
 app = typer.Typer(
     name="fedpress",
@@ -245,6 +247,22 @@ def codecs() -> None:
     )
 
 
+@app.command()
+def strategies() -> None:
+    """List the strategies: global, personalized and asynchronous, with their papers, options and needs."""
+    from fedpress.server.strategies import describe
+
+    table = Table("strategy", "what it is", "options (strategy.…)", "needs")
+    for row in describe():
+        table.add_row(row.id, Text(row.about), Text("\n".join(row.options)), Text("\n".join(row.needs) or "nothing"))
+    wide.print(table)
+    console.print(
+        "All have strategy.weighting and strategy.lr too. Example: "
+        "[bold]fedpress simulate digits strategy.name=fedprox strategy.mu=0.1[/bold]\n"
+        "docs/strategies.md says what each asks of a device, and how to add one."
+    )
+
+
 @plan_app.command()
 def check(words: Words = None) -> None:
     """Refuse a plan that cannot run, naming the key; load its task and model too, where torch is there."""
@@ -347,7 +365,12 @@ def bench_traffic(
 
 def read_plan(words: list[str] | None) -> Plan:
     """The plan that words on the command line describe: a file, or a task by name or path, then overrides."""
-    words = list(words or ())
+    plan = _read(list(words or ()))
+    build_strategy(plan)  # refuses what does not go together, before anything starts
+    return plan
+
+
+def _read(words: list[str]) -> Plan:
     target = words.pop(0) if words and "=" not in words[0] else None
     if target is None or target.endswith(".toml"):
         return plans.load(Path(target) if target else None, words)

@@ -1,8 +1,9 @@
-"""A multilayer perceptron in NumPy: linear layers with ReLU between, softmax cross entropy. Forward and backward by hand.
+"""A multilayer perceptron in NumPy: linear layers, ReLU between, softmax cross entropy; forward and backward by hand.
+hand.
 
-The layers are read off a model's spec: pairs of ``x.weight`` float32[out, in] and ``x.bias`` float32[out], in the order in
-which they apply, which is how torch names an ``nn.Sequential`` of ``nn.Linear``. What such a model computes is then the
-same here and there, up to rounding.
+The layers are read off a model's spec: pairs of ``x.weight`` float32[out, in] and ``x.bias`` float32[out], in the
+order in which they apply, which is how torch names an ``nn.Sequential`` of ``nn.Linear``. What such a model computes
+is then the same here and there, up to rounding.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,7 +18,7 @@ from fedpress.server.strategies.fedprox import FedProx
 from fedpress.server.strategies.scaffold import Scaffold
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share, Strategy
 
-__all__ = ["STRATEGIES", "Aggregate", "Arrival", "Share", "Strategy", "build", "options"]
+__all__ = ["STRATEGIES", "Aggregate", "Arrival", "Share", "Strategy", "build", "describe", "options"]
 
 STRATEGIES: Final[Mapping[str, Any]] = {
     kind.id: kind
@@ -35,6 +36,37 @@ _GIVEN: Final = {"weighting", "lr", "discount"}
 def options(name: str) -> tuple[dataclasses.Field[Any], ...]:
     """The options of a strategy in the plan's section ``strategy``, beside those that all have."""
     return tuple(f for f in dataclasses.fields(STRATEGIES[name]) if f.name not in _GIVEN)
+
+
+class Description(NamedTuple):
+    """A strategy, for people."""
+
+    id: str
+    citation: str
+    about: str
+    options: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+def describe() -> list[Description]:
+    """All strategies, in the table's order."""
+    return [
+        Description(
+            name,
+            kind.citation,
+            (sys.modules[kind.__module__].__doc__ or "").split("\n\n")[0].replace("\n", " "),
+            tuple(_option(field, kind) for field in options(name)),
+            tuple(compatibility.NEEDS[need][0] for need in sorted(kind.needs)),
+        )
+        for name, kind in STRATEGIES.items()
+    ]
+
+
+def _option(field: dataclasses.Field[Any], kind: Any) -> str:
+    """``name=default: what it is``."""
+    hint = get_type_hints(kind, include_extras=True)[field.name]
+    said = next((m.description for m in getattr(hint, "__metadata__", ()) if getattr(m, "description", None)), "")
+    return f"{field.name}={field.default}" + f": {said}" * bool(said)
 
 
 def build(plan: Plan) -> Strategy:
