@@ -19,7 +19,8 @@ _BLOCK: Final = 1 << 16
 
 
 class WeightedSum:
-    """``sum(w_i * x_i)`` and ``sum(w_i)``. Reused from round to round: ``clear`` starts over without allocating."""
+    """``sum(w_i * x_i)``, and the ``sum(w_i)`` to divide by. Reused from round to round: ``clear`` starts over without
+    allocating."""
 
     def __init__(self, spec: Spec) -> None:
         self._sums = {t.name: np.zeros(t.size, np.float64) for t in spec}
@@ -33,13 +34,18 @@ class WeightedSum:
             total.fill(0.0)
         self.weight = 0.0
 
-    def fold(self, update: Tensors, weight: float) -> None:
-        """Add ``weight * update``. Raises SpecError for a weight that is not positive and finite."""
-        if not (0.0 < weight < float("inf")):
-            raise SpecError(f"Expected an update's weight > 0, got {weight}.")
+    def fold(self, update: Tensors, weight: float, of: float | None = None) -> None:
+        """Add ``weight * update``. The mean divides by the sum of ``of``, what updates would weigh undiscounted: what a
+        discount takes from one is not given to the others, and one alone is shortened too (FedBuff divides by K).
+
+        Raises SpecError for weights that are not positive and finite.
+        """
+        of = weight if of is None else of
+        if not (0.0 < weight < float("inf") and 0.0 < of < float("inf")):
+            raise SpecError(f"Expected an update's weight > 0, got {weight} of {of}.")
         for name, total in self._sums.items():
             kernels.fold(total, np.ravel(update[name]), weight)
-        self.weight += weight
+        self.weight += of
 
     def mean(self) -> dict[str, Array]:
         """The weighted mean as float32. Raises SpecError if nothing was folded."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedpress.compression.codec import NOTHING
+from fedpress.compression.codec import NOTHING, State
 from fedpress.errors import DecodeError, Refused
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL, SMALL_BYTES
 from fedpress.protos.names import short
 from fedpress.server import events
 from fedpress.server.bounds import check_report
-from fedpress.server.coordinator import Fate, Grant, Lease, Over
 from fedpress.server.inbox import Stream as Upload
+from fedpress.server.leases import Fate, Grant, Lease, Over
 from fedpress.server.run import Run
 from fedpress.server.tickets import ticket
 
@@ -79,12 +79,10 @@ class Federation(Run):
         lease = self._lease(header.ticket, client)
         if lease.fate is Fate.COUNTED:
             return pb.PushReply(duplicate=True)
-        if header.base != short(self.versions.hash):
-            raise Refused(
-                "FAULT_WRONG_MODEL",
-                f"Expected an update against {self.versions.hash[:16]}, got {header.base[:8].hex()}.",
-            )
-        self._memories.check(client, lease.round, header.memory)
+        base = self._base(lease)
+        if header.base != short(base):
+            raise Refused("FAULT_WRONG_MODEL", f"Expected an update against {base[:16]}, got {header.base[:8].hex()}.")
+        self._memories.check(client, header.memory)
         return self._inbox.open(lease.id, header, self._limit(lease))
 
     def append(self, client: str, upload: Upload, data: bytes) -> None:
@@ -98,15 +96,21 @@ class Federation(Run):
 
     def finish(self, client: str, upload: Upload) -> pb.PushReply:
         """The upload is complete: decode, make durable, fold. The reply acknowledges it. Raises Refused."""
+        while self.full:
+            self.advance()
         header = upload.header
         lease = self._lease(header.ticket, client)
         if lease.fate is Fate.COUNTED:
             return pb.PushReply(duplicate=True)
+        self._base(lease)
+        staleness = self._staleness(lease)
         name = self._enrolment.name(client)
         try:
             payload = self._inbox.payload(upload)
-            update, memory = (None, NOTHING) if lease.evaluate else self._decode(lease, payload, not header.memory)
-            weight = self._weigh(lease, header.report)
+            update, memory = (
+                (None, NOTHING) if lease.evaluate else self._decode(lease, payload, self._memory(lease, header))
+            )
+            self._weigh(lease, header.report, staleness)
         except (DecodeError, Refused) as error:
             if isinstance(error, Refused) and error.fault == "FAULT_BAD_OFFSET":
                 raise
@@ -115,17 +119,19 @@ class Federation(Run):
         with self.store.transaction():
             self._inbox.close(upload)
             if not lease.evaluate:
-                self._memories.keep(client, lease.round, self._codec(lease), memory, not header.memory)
+                self._memories.keep(client, self.round, self._codec(lease), memory)
             traffic = self.meter.take(client)
             traffic = replace(
                 traffic, bytes_up=max(traffic.bytes_up, len(payload))
             )  # part may be from before a restart
             report = header.report.SerializeToString(deterministic=True)
-            self.store.end_lease(lease.id, Fate.COUNTED, traffic, report)
+            self.store.end_lease(lease.id, self.round, Fate.COUNTED, traffic, report, header.memory)
         if update is not None:
-            self._sum.fold(update, weight)
+            self._fold(update, header.report, staleness)
+        uncompressed = 0 if lease.evaluate else self.spec.nbytes
+        heard = events.UpdateCounted(name, self.round, len(payload), uncompressed, staleness)
         actions = self._coordinator.counted(lease.id, self._clock())
-        self._listen(events.UpdateCounted(name, lease.round, len(payload), 0 if lease.evaluate else self.spec.nbytes))
+        self._listen(heard)
         self._do(actions)
         return pb.PushReply()
 
@@ -134,7 +140,7 @@ class Federation(Run):
         lease = self._lease(ticket, client)
         if lease.fate is Fate.OPEN:
             self._inbox.discard(lease.id)
-            self.store.end_lease(lease.id, Fate.DECLINED, self.meter.take(client))
+            self.store.end_lease(lease.id, self.round, Fate.DECLINED, self.meter.take(client))
             self._listen(events.ClientFailed(self._enrolment.name(client), lease.round, f"declined: {reason[:200]}"))
             self._do(self._coordinator.declined(lease.id, self._clock()))
         return pb.DeclineReply()
@@ -185,15 +191,26 @@ class Federation(Run):
         archived = None if name in self._coordinator.leases else self.store.lease(name)
         return self._coordinator.admit(name, client, archived)
 
-    def _weigh(self, lease: Lease, report: pb.Report) -> float:
+    def _base(self, lease: Lease) -> str:
+        """The hash of the version that a lease's update builds on. Raises Refused, and ends the lease, if that is
+        known no more."""
+        base = self.versions.hash_at(lease.base)
+        if base is None:
+            reason = f"Version {lease.base}, which the update builds on, has left the history (download.history)."
+            self._do(self._coordinator.lapsed(lease.id, reason, self._clock()))
+            raise Refused("FAULT_STALE_ROUND", reason)
+        return base
+
+    def _memory(self, lease: Lease, header: pb.PushHeader) -> State:
+        return self._memories.latest(lease.client, self._codec(lease), header.memory)
+
+    def _weigh(self, lease: Lease, report: pb.Report, staleness: int) -> None:
         check_report(report)
-        weight = self.strategy.weight(report)
-        if not lease.evaluate and weight <= 0:
+        if not lease.evaluate and self.strategy.weight(report, staleness) <= 0:
             raise Refused("FAULT_MALFORMED", "The update's report names no examples.")
-        return weight
 
     def _reject(self, lease: Lease, name: str, reason: str) -> None:
         self._inbox.discard(lease.id)
-        self.store.end_lease(lease.id, Fate.REJECTED, self.meter.take(lease.client))
+        self.store.end_lease(lease.id, self.round, Fate.REJECTED, self.meter.take(lease.client))
         self._listen(events.ClientFailed(name, lease.round, f"update refused: {reason}"))
         self._do(self._coordinator.rejected(lease.id, self._clock()))

@@ -9,7 +9,7 @@ from typing import Final
 from fedpress.compression.stream import Stream
 from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.server.coordinator import Lease
+from fedpress.server.leases import Lease
 
 #: Learning rate after a share ``t`` in [0, 1] of the rounds, between ``a`` (first) and ``b`` (last).
 SCHEDULES: Final[Mapping[str, Callable[[float, float, float], float]]] = {

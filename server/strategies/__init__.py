@@ -13,9 +13,9 @@ from fedpress.server.strategies.strategy import Strategy
 
 __all__ = ["STRATEGIES", "Strategy", "build"]
 
-STRATEGIES: Final[Mapping[str, Callable[[StrategySection, float], Strategy]]] = {
-    FedAvg.id: lambda options, lr: FedAvg(weighting=options.weighting, lr=lr),
-    FedPer.id: lambda options, lr: FedPer(weighting=options.weighting, lr=lr, patterns=options.personal),
+STRATEGIES: Final[Mapping[str, Callable[[StrategySection, float, float], Strategy]]] = {
+    FedAvg.id: lambda options, lr, discount: FedAvg(options.weighting, lr, discount),
+    FedPer.id: lambda options, lr, discount: FedPer(options.weighting, lr, discount, patterns=options.personal),
 }
 
 
@@ -29,4 +29,4 @@ def build(plan: Plan) -> Strategy:
             f"Expected strategy.personal only with strategy.name = 'fedper', got {list(options.personal)} "
             f"with '{options.name}'."
         )
-    return STRATEGIES[options.name](options, plan.server_lr)
+    return STRATEGIES[options.name](options, plan.server_lr, plan.cohort.discount)

@@ -20,12 +20,14 @@ from fedpress.protos import fleet_pb2 as pb
 
 @dataclass(frozen=True)
 class FedAvg:
-    """``weighting``: "examples" as in the paper, or "uniform"; ``lr``: the server's learning rate."""
+    """``weighting``: "examples" as in the paper, or "uniform"; ``lr``: the server's learning rate; ``discount``: the
+    exponent by which late updates count for less (FedAsync's polynomial, Xie et al. 2019)."""
 
     id: ClassVar[str] = "fedavg"
     citation: ClassVar[str] = "McMahan et al. 2017"
     weighting: str = "examples"
     lr: float = 1.0
+    discount: float = 0.5
 
     def personal(self, spec: Spec) -> tuple[str, ...]:  # noqa: ARG002 - every tensor travels
         """None."""
@@ -35,9 +37,10 @@ class FedAvg:
         """Plain local training."""
         return pb.Rule(name=self.id, personal=self.personal(spec))
 
-    def weight(self, report: pb.Report) -> float:
-        """Examples, or 1."""
-        return float(report.examples) if self.weighting == "examples" else 1.0
+    def weight(self, report: pb.Report, staleness: int) -> float:
+        """Examples, or 1; times ``(1 + staleness) ** -discount``."""
+        weight = float(report.examples) if self.weighting == "examples" else 1.0
+        return weight * float((1 + staleness) ** -self.discount)
 
     def init(self, spec: Spec) -> Tensors:  # noqa: ARG002 - nothing to remember
         """Nothing."""

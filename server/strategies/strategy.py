@@ -26,8 +26,8 @@ class Strategy(Protocol):
     def rule(self, spec: Spec) -> pb.Rule:
         """What devices are told to do besides plain training."""
 
-    def weight(self, report: pb.Report) -> float:
-        """The weight of an update, > 0."""
+    def weight(self, report: pb.Report, staleness: int) -> float:
+        """The weight of an update, > 0, that is ``staleness`` versions late; with 0, its share of the mean."""
 
     def init(self, spec: Spec) -> Tensors:
         """What the strategy remembers before round 1; {} if nothing."""

@@ -110,7 +110,7 @@ def test_restoring_a_complete_round_closes_it() -> None:
         c.counted(grant(c, f"id{i}").lease.id, 1.0)
     d = coordinator(2)
     d.restore(1, Phase.TRAINING, c.leases.values(), c.names, 100.0)
-    assert d.resume_actions() == [Step(1)]
+    assert d.resume_actions(101.0) == [Step(1)]
 
 
 def test_when_everybody_declines_the_run_ends_and_says_so() -> None:

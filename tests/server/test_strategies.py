@@ -24,7 +24,7 @@ def step(updates: list[tuple[list[float], int]], *options: str) -> list[float]:
     spec = Spec.of({"w": np.zeros(2, np.float32)})
     total = WeightedSum(spec)
     for delta, examples in updates:
-        total.fold({"w": np.array(delta, np.float32)}, strategy.weight(pb.Report(examples=examples)))
+        total.fold({"w": np.array(delta, np.float32)}, strategy.weight(pb.Report(examples=examples), 0))
     model, _ = strategy.step({"w": np.array([1, 1], np.float32)}, total.mean(), strategy.init(spec))
     return [float(x) for x in model["w"]]
 
@@ -89,7 +89,7 @@ def test_means_over_clients_weigh_by_held_out_examples(tmp_path: object) -> None
         store.add_client(Client(name, name, "", ""))
         store.add_leases([Lease(f"t{name}", name, 1)], {f"t{name}": Choice("int8", "")})
         report = pb.Report(examples=1, accuracy=accuracy, held_out=held_out)
-        store.end_lease(f"t{name}", Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
+        store.end_lease(f"t{name}", 1, Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
     record = round_record(store, 1, SPEC, 1.0, 1.0)
     store.close()
     assert record["client_metrics"] == {"accuracy": 0.625}
