@@ -63,7 +63,6 @@ class Coordinator:
     names: dict[str, str] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)  # open, or ended in the current round
-    handed: set[str] = field(default_factory=set)  # open leases whose clients have been told
     since: dict[str, float] = field(default_factory=dict)  # when an open lease was made, or handed out
     #: An open lease that was not handed out when its round closed is one of the next.
     renews: ClassVar[bool] = False
@@ -90,8 +89,8 @@ class Coordinator:
         if self.phase in (Phase.TRAINING, Phase.EVALUATING):
             for lease in self._open():
                 if lease.client == client and lease.round == self.round:
-                    if lease.id not in self.handed:
-                        self.handed.add(lease.id)
+                    if not lease.handed:
+                        self.leases[lease.id] = lease = replace(lease, handed=True)
                         self.since[lease.id] = now
                     return Grant(lease, max(0.0, self._until(lease) - now))
         return Hold(f"round {self.round} is {self.phase.value}")
@@ -135,10 +134,9 @@ class Coordinator:
         """What committing the current round does to open leases: to be made durable with it, before ``stepped``."""
         ended, renewed = [], []
         for lease in self._open():
-            waiting = lease.id not in self.handed
-            if self.round >= self.rules.rounds or (waiting and not self.renews):
+            if self.round >= self.rules.rounds or not (lease.handed or self.renews):
                 ended.append(replace(lease, fate=Fate.STALE))
-            elif waiting:
+            elif not lease.handed:
                 renewed.append(replace(lease, round=self.round + 1))
             elif lease.round + self.rules.max_staleness <= self.round:
                 ended.append(replace(lease, fate=Fate.STALE))
@@ -152,7 +150,6 @@ class Coordinator:
         self.leases.update({lease.id: lease for lease in renewed})
         self.since = {ticket: self.since[ticket] for ticket in self.leases}
         self.since.update({lease.id: now for lease in renewed})
-        self.handed &= self.leases.keys()
         if self.round < self.rules.rounds:
             self.round += 1
             return self._begin(now)
@@ -172,16 +169,15 @@ class Coordinator:
 
     # -- restart --------------------------------------------------------------------------------------------------
 
-    def restore(self, round_: int, phase: Phase, leases: Iterable[Lease], names: Mapping[str, str], now: float) -> None:
+    def restore(
+        self, round_: int, phase: Phase, target: int, leases: Iterable[Lease], names: Mapping[str, str], now: float
+    ) -> None:
         """Continue where a store says the run stood: ``leases`` are open, or ended in round ``round_``. Deadlines start
-        anew; clients count as absent until they call, and as told of their open leases."""
-        self.round, self.phase = round_, phase
+        anew; clients count as absent until they call."""
+        self.round, self.phase, self.target = round_, phase, target
         self.names, self.seen = dict(names), {}
         self.leases = {lease.id: lease for lease in leases}
-        self.handed = {lease.id for lease in self._open()}
-        self.since = dict.fromkeys(self.handed, now)
-        invited = len(self._own())
-        self.target = min(invited, max(self.rules.min_updates, math.ceil(invited / self.rules.over_select - 1e-9)))
+        self.since = dict.fromkeys(self.leases, now)
         self.deadline = now + self.rules.deadline_s if phase in (Phase.TRAINING, Phase.EVALUATING) else math.inf
         self.regroup = now + self.rules.regroup_s
 
@@ -283,7 +279,7 @@ class Coordinator:
             return []
         self.phase = Phase.TRAINING
         self.deadline = now + self.rules.deadline_s
-        self.target = min(self.rules.cohort(len(present)), len(idle))
+        self.target = min(self.rules.cohort(len(busy.union(present))), len(idle))
         return self._launch(now)
 
     def _invite(self, now: float, count: int) -> list[Action]:

@@ -171,6 +171,8 @@ class Federation(Run):
                 self.meter.down(client, len(blob.data))
         if lease.id not in self._taken:
             self._taken.add(lease.id)
+            if self.plan.cohort.patience:  # or it ends with its round in any case
+                self.store.hand_out(lease.id)
             if recipe or self.versions.at_origin:  # which an uncompressed run would have sent
                 self.meter.model(client)
             self._listen(events.WorkTaken(self._enrolment.name(client), lease.round))

@@ -37,7 +37,7 @@ class Fate(Enum):
 class Rules:
     """What the plan says about rounds. ``cohort`` maps the number of present clients to the size wanted.
 
-    A client is present for ``presence_s`` after it called. After a restart, the next round waits up to ``regroup_s``
+    A client is present for ``presence_s`` after it called, and while it is at work. After a restart, the next round waits up to ``regroup_s``
     for the clients that were enrolled: they find the server again at their own pace. A lease stays open for
     ``max_staleness`` rounds after its own. ``buffer`` and ``concurrency`` (as ``cohort``) are those of ``Buffered``.
     """
@@ -59,13 +59,15 @@ class Rules:
 
 @dataclass(frozen=True)
 class Lease:
-    """One client's invitation to one round: to train on version ``round - 1``, or to evaluate version ``round``."""
+    """One client's invitation to one round: to train on version ``round - 1``, or to evaluate version ``round``.
+    ``handed``: the client was told, and may be at work."""
 
     id: str
     client: str
     round: int
     evaluate: bool = False
     fate: Fate = Fate.OPEN
+    handed: bool = False
 
     @property
     def base(self) -> int:
@@ -115,8 +117,8 @@ Action = Issue | Lapse | Step | Finish | Note
 
 
 class Carried(NamedTuple):
-    """What committing a round does to open leases: these end stale, these go on as leases of the next round, which
-    nobody has taken yet. All others stay as they are."""
+    """What committing a round does to open leases: these end stale, these go on as leases of the next round, since
+    nobody works on them yet. All others stay as they are."""
 
     ended: tuple[Lease, ...]
     renewed: tuple[Lease, ...]

@@ -202,7 +202,8 @@ class Run:
         if phase in (Phase.FINISHED, Phase.EVALUATING) and done < self.plan.run.rounds:
             self.store.expire(round_)
             round_, phase, leases = done + 1, Phase.GATHERING, []
-        self._coordinator.restore(round_, phase, leases, self._enrolment.names, self._clock())
+        target = int(self.store.meta("target") or 0)
+        self._coordinator.restore(round_, phase, target, leases, self._enrolment.names, self._clock())
         self._choices = self.store.choices(round_)
         if phase in (Phase.GATHERING, Phase.TRAINING):
             self._fold_again(round_)
@@ -269,7 +270,8 @@ class Run:
 
     def _mark_as(self, round_: int, phase: Phase) -> None:
         up, down = self.meter.wire
-        facts = {"round": round_, "phase": phase.value, "elapsed": self._elapsed(), "wire_up": up, "wire_down": down}
+        facts = {"round": round_, "phase": phase.value, "target": self._coordinator.target}
+        facts |= {"elapsed": self._elapsed(), "wire_up": up, "wire_down": down}
         for key, value in facts.items():
             self.store.set_meta(key, str(value))
 

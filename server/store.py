@@ -30,7 +30,7 @@ _PAGE: Final = 1 << 14
 #: The log's size before it is written back: uploads that a round forgets again are then never written twice.
 _WAL_BYTES: Final = 1 << 26
 #: A lease's columns, for ``_lease``.
-_LEASE: Final = "id, client, round, evaluate, fate"
+_LEASE: Final = "id, client, round, evaluate, fate, handed"
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS clients (
@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS leases (
   id TEXT PRIMARY KEY, client TEXT NOT NULL, round INTEGER NOT NULL, evaluate INTEGER NOT NULL, fate TEXT NOT NULL,
   bytes_up INTEGER NOT NULL DEFAULT 0, bytes_down INTEGER NOT NULL DEFAULT 0, models_down INTEGER NOT NULL DEFAULT 0,
   report BLOB NOT NULL DEFAULT x'', codec TEXT NOT NULL, reason TEXT NOT NULL,
-  ended INTEGER NOT NULL DEFAULT 0, place INTEGER NOT NULL DEFAULT 0, memory INTEGER NOT NULL DEFAULT 0
+  ended INTEGER NOT NULL DEFAULT 0, place INTEGER NOT NULL DEFAULT 0, memory INTEGER NOT NULL DEFAULT 0,
+  handed INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS leases_by_end ON leases (ended, place);
 CREATE INDEX IF NOT EXISTS leases_by_client ON leases (client, round);
@@ -181,8 +182,12 @@ class Store:
             [(v.id, v.client, v.round, v.evaluate, v.fate.value, *choices[v.id]) for v in leases],
         )
 
+    def hand_out(self, ticket: str) -> None:
+        """A lease's client was told of it."""
+        self._db.execute("UPDATE leases SET handed = 1 WHERE id = ?", (ticket,))
+
     def move_lease(self, lease: Lease, choice: Choice) -> None:
-        """A lease that nobody has taken yet is of a later round now."""
+        """A lease that was not handed out yet is of a later round now."""
         self._db.execute(
             "UPDATE leases SET round = ?, codec = ?, reason = ? WHERE id = ?", (lease.round, *choice, lease.id)
         )
@@ -234,7 +239,7 @@ class Store:
             f"SELECT {_LEASE}, report, memory FROM leases WHERE ended = ? AND fate = ? AND evaluate = 0 ORDER BY place",
             (round_, Fate.COUNTED.value),
         )
-        return [(_lease(r), r[5], r[6]) for r in rows]
+        return [(_lease(r), r[6], r[7]) for r in rows]
 
     def reports(self, round_: int, evaluate: bool) -> list[tuple[Lease, str, Traffic, bytes]]:
         """Every lease that ended in a round with its client's name, traffic and serialised report."""
@@ -244,7 +249,7 @@ class Store:
             "WHERE ended = ? AND evaluate = ? ORDER BY name, place",
             (round_, evaluate),
         )
-        return [(_lease(r), r[5], Traffic(r[6], r[7], r[8]), r[9]) for r in rows]
+        return [(_lease(r), r[6], Traffic(r[7], r[8], r[9]), r[10]) for r in rows]
 
     def append(self, ticket: str, start: int, data: bytes) -> None:
         """Keep a stretch of an update's payload; durable with the next transaction, not by itself."""
@@ -382,4 +387,4 @@ class Store:
 
 
 def _lease(row: Any) -> Lease:
-    return Lease(row[0], row[1], row[2], bool(row[3]), Fate(row[4]))
+    return Lease(row[0], row[1], row[2], bool(row[3]), Fate(row[4]), bool(row[5]))
