@@ -101,9 +101,18 @@ class Cohort(_Section):
     min_updates: int = Field(1, ge=1, description="updates without which a round is not closed")
     over_select: float = Field(1.0, ge=1, description="invite so many times the cohort, close when the cohort is full")
     deadline_s: float = Field(600.0, gt=0, description="seconds until a round closes with what has arrived")
-    buffer: int = Field(0, ge=0, description="0: rounds; K: a new version after every K updates, whenever they come")
-    late: Literal["drop", "fold"] = Field("drop", description="what happens with an update whose round has closed")
-    discount: float = Field(0.5, ge=0, description="a late update weighs (1 + staleness) ** -discount")
+    late: Literal["drop", "fold"] = Field("drop", description="an update whose round has closed: not counted, or later")
+    buffer: int = Field(
+        0, ge=0, description="no cohorts: a version after so many updates, whenever they come; 0: rounds"
+    )
+    concurrency: int = Field(0, ge=0, description="clients that train at once, with buffer; 0: as many as the cohort")
+    max_staleness: int = Field(10, ge=0, description="versions that an update may be late, with buffer or late = fold")
+    discount: float = Field(0.5, ge=0, le=10, description="a late update weighs (1 + versions late) ** -discount")
+
+    @property
+    def patience(self) -> int:
+        """Versions that an update may be late and count."""
+        return self.max_staleness if self.buffer or self.late == "fold" else 0
 
 
 class StrategySection(_Section):
@@ -268,11 +277,36 @@ class Plan(_Section):
                 f"expected train.warmup_rounds of fewer than run.rounds ({self.run.rounds}), "
                 f"got {self.train.warmup_rounds}"
             )
+        self._paced()
         return self
+
+    def _paced(self) -> None:
+        """Raise ValueError for keys of the cohort that do not go together."""
+        cohort, history = self.cohort, self.download.history
+        if cohort.buffer:
+            alone = {"late": "drop", "over_select": 1.0}
+            reason = "with cohort.buffer > 0, which has no cohorts and folds every update"
+        else:
+            alone = {"concurrency": 0}
+            reason = "with cohort.buffer = 0: rounds have a cohort (cohort.fraction)"
+        for key, value in alone.items():
+            if (got := getattr(cohort, key)) != value:
+                raise ValueError(f"expected cohort.{key} = {value!r} {reason}, got {got!r}")
+        if cohort.buffer and cohort.min_updates > cohort.buffer:
+            raise ValueError(f"expected cohort.min_updates of at most cohort.buffer, got {cohort.min_updates}")
+        if cohort.patience >= history:
+            raise ValueError(
+                f"expected cohort.max_staleness below download.history ({history}), got {cohort.max_staleness}: late "
+                "updates are decoded with the versions they build on"
+            )
 
     def cohort_size(self, enrolled: int) -> int:
         """Clients whose updates make a round, of ``enrolled``: at least one."""
         return max(1, round(self.cohort.fraction * enrolled))
+
+    def concurrency(self, enrolled: int) -> int:
+        """Clients that train at the same time, of ``enrolled``, where there are no cohorts."""
+        return self.cohort.concurrency or self.cohort_size(enrolled)
 
     @property
     def server_lr(self) -> float:

@@ -20,7 +20,8 @@ _BLOCK: Final = 1 << 16
 
 
 class WeightedSum:
-    """``sum(w_i * x_i)`` and ``sum(w_i)``. Reused from round to round: ``clear`` starts over without allocating."""
+    """``sum(w_i * x_i)``, and the ``sum(w_i)`` to divide by. Reused from round to round: ``clear`` starts over without
+    allocating."""
 
     def __init__(self, spec: Spec) -> None:
         self._sums = {t.name: np.zeros(t.size, np.float64) for t in spec}

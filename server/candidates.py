@@ -43,7 +43,9 @@ class Candidates:
     def invited(self, client: str, round_: int) -> None:
         """A client is invited to train."""
         known = self._of(client)
-        self._known[client] = replace(known, participations=known.participations + 1, last_round=round_)
+        self._known[client] = replace(
+            known, participations=known.participations + 1, last_round=max(known.last_round, round_)
+        )
 
     def reported(self, client: str, report: pb.Report, traffic: Traffic) -> None:
         """A client's update was counted, and what it cost."""

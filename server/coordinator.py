@@ -8,125 +8,46 @@ network.
     ... after the last round:  (EVALUATING --all answered, or deadline-->)  FINISHED
 
 A lease (ticket) is made for every invited client when the round opens, in one go, so that it can be made durable in one
-transaction; polling only hands it out. Each ends exactly once: counted, rejected, declined, or stale when its round
-closes.
+transaction; polling only hands it out. Each ends exactly once: counted, rejected, declined, or stale.
+
+It is stale when its round closes, or with ``max_staleness`` so many rounds later: then rounds are semi-synchronous
+(over-selection and a deadline as in Bonawitz et al. 2019, "Towards Federated Learning at Scale"; but a late update is
+not thrown away). It counts into the round in which it comes, not towards that round's own cohort. A client at work on
+an earlier round is not invited; one that asks for work has lost what it had, and that lease is stale at once.
+
+``server.buffered`` is the other way to pace a run: without cohorts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from typing import ClassVar
 
 from fedpress.errors import Refused
-from fedpress.server.selection.candidate import Candidate, Select
+from fedpress.server.leases import (
+    Action,
+    Carried,
+    Fate,
+    Finish,
+    Grant,
+    Hold,
+    Issue,
+    Lapse,
+    Lease,
+    Note,
+    Over,
+    Phase,
+    Rules,
+    Step,
+)
+from fedpress.server.selection.candidate import Candidate
 
-
-class Phase(Enum):
-    """Where the run stands."""
-
-    GATHERING = "gathering"
-    TRAINING = "training"
-    STEPPING = "stepping"
-    EVALUATING = "evaluating"
-    FINISHED = "finished"
-
-
-class Fate(Enum):
-    """How a lease stands or ended."""
-
-    OPEN = "open"
-    COUNTED = "counted"
-    REJECTED = "rejected"
-    DECLINED = "declined"
-    STALE = "stale"
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the plan says about rounds. ``cohort`` maps the number of present clients to the size wanted.
-
-    A client is present for ``presence_s`` after it called. After a restart, the next round waits up to ``regroup_s``
-    for the clients that were enrolled: they find the server again at their own pace.
-    """
-
-    rounds: int
-    cohort: Callable[[int], int]
-    select: Select
-    require: Sequence[str] = ()
-    min_clients: int = 1
-    min_updates: int = 1
-    over_select: float = 1.0
-    deadline_s: float = 600.0
-    presence_s: float = 90.0
-    regroup_s: float = 30.0
-    final_evaluation: bool = False
-
-
-@dataclass(frozen=True)
-class Lease:
-    """One client's invitation to one round."""
-
-    id: str
-    client: str
-    round: int
-    evaluate: bool = False
-    fate: Fate = Fate.OPEN
-
-
-@dataclass(frozen=True)
-class Issue:
-    """Action: make these leases durable, then wake whoever polls."""
-
-    round: int
-    leases: tuple[Lease, ...]
-
-
-@dataclass(frozen=True)
-class Step:
-    """Action: aggregate the round and call ``stepped``."""
-
-    round: int
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Action: the run is over."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Note:
-    """Action: tell people."""
-
-    text: str
-
-
-Action = Issue | Step | Finish | Note
-
-
-@dataclass(frozen=True)
-class Grant:
-    """Answer to a poll: work on this lease."""
-
-    lease: Lease
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Answer to a poll: nothing yet."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Over:
-    """Answer to a poll: the run is finished."""
-
-    reason: str
+__all__ = [
+    "Action", "Carried", "Coordinator", "Fate", "Finish", "Grant", "Hold", "Issue", "Lapse", "Lease", "Note", "Over",
+    "Phase", "Rules", "Step",
+]  # fmt: skip
 
 
 @dataclass
@@ -146,7 +67,10 @@ class Coordinator:
     target: int = 0
     names: dict[str, str] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
-    leases: dict[str, Lease] = field(default_factory=dict)  # of the current round only
+    leases: dict[str, Lease] = field(default_factory=dict)  # open, or ended in the current round
+    since: dict[str, float] = field(default_factory=dict)  # when an open lease was made, or handed out
+    #: An open lease that was not handed out when its round closed is one of the next.
+    renews: ClassVar[bool] = False
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -154,27 +78,32 @@ class Coordinator:
         """A client joined, or came back."""
         self.names[client] = name
         self.seen[client] = now
-        return self._open(now)
+        return self._come(now)
 
     def met(self, client: str, now: float) -> list[Action]:
-        """A client called in; it counts as present for ``rules.presence_s``."""
+        """A client asks for work: it counts as present for ``rules.presence_s``, and works on no earlier round."""
         self.seen[client] = now
-        return self._open(now)
+        lost = [lease for lease in self._open() if lease.client == client and lease.round < self.round]
+        lapses = [self._lapse(lease, f"lost its work of round {lease.round}: it asks for more") for lease in lost]
+        return [*lapses, *self._come(now)]
 
     def poll(self, client: str, now: float) -> Grant | Hold | Over:
         """What ``client`` should do now. Asking twice gives the same lease twice."""
         if self.phase is Phase.FINISHED:
             return Over("the run is finished")
         if self.phase in (Phase.TRAINING, Phase.EVALUATING):
-            for lease in self.leases.values():
-                if lease.client == client and lease.fate is Fate.OPEN:
-                    return Grant(lease, max(0.0, self.deadline - now))
+            for lease in self._open():
+                if lease.client == client and lease.round == self.round:
+                    if not lease.handed:
+                        self.leases[lease.id] = lease = replace(lease, handed=True)
+                        self.since[lease.id] = now
+                    return Grant(lease, max(0.0, self._until(lease) - now))
         return Hold(f"round {self.round} is {self.phase.value}")
 
     def admit(self, ticket: str, client: str, archived: Lease | None = None) -> Lease:
         """The lease an update belongs to, open or already counted. Raises Refused for all others.
 
-        ``archived`` is what the store knows of a ticket of an earlier round.
+        ``archived`` is what the store knows of a ticket that ended in an earlier round.
         """
         lease = self.leases.get(ticket, archived)
         if lease is None or lease.client != client:
@@ -182,7 +111,9 @@ class Coordinator:
         if lease.fate in (Fate.OPEN, Fate.COUNTED):
             return lease
         if lease.fate is Fate.STALE:
-            raise Refused("FAULT_STALE_ROUND", f"Round {lease.round} is over; the run is in round {self.round}.")
+            raise Refused(
+                "FAULT_STALE_ROUND", f"The ticket of round {lease.round} has ended; the run is in round {self.round}."
+            )
         raise Refused("FAULT_UNKNOWN_TICKET", f"The ticket was {lease.fate.value} before.")
 
     def counted(self, ticket: str, now: float) -> list[Action]:
@@ -199,35 +130,43 @@ class Coordinator:
         """The client gave its ticket back."""
         return self._end(ticket, Fate.DECLINED, now)
 
+    def lapsed(self, ticket: str, reason: str, now: float) -> list[Action]:
+        """The update cannot be folded any more, whatever comes."""
+        lapses = [self._lapse(lease, reason) for lease in self._open() if lease.id == ticket]
+        return [*lapses, *self._come(now)]
+
+    def closing(self) -> Carried:
+        """What committing the current round does to open leases: to be made durable with it, before ``stepped``."""
+        ended, renewed = [], []
+        for lease in self._open():
+            if self.round >= self.rules.rounds or not (lease.handed or self.renews):
+                ended.append(replace(lease, fate=Fate.STALE))
+            elif not lease.handed:
+                renewed.append(replace(lease, round=self.round + 1))
+            elif lease.round + self.rules.max_staleness <= self.round:
+                ended.append(replace(lease, fate=Fate.STALE))
+        return Carried(tuple(ended), tuple(renewed))
+
     def stepped(self, now: float) -> list[Action]:
         """The round is committed."""
-        self._expire()
+        ended, renewed = self.closing()
+        gone = {lease.id for lease in ended}
+        self.leases = {lease.id: lease for lease in self._open() if lease.id not in gone}
+        self.leases.update({lease.id: lease for lease in renewed})
+        self.since = {ticket: self.since[ticket] for ticket in self.leases}
+        self.since.update({lease.id: now for lease in renewed})
         if self.round < self.rules.rounds:
             self.round += 1
-            self.phase = Phase.GATHERING
-            return self._open(now)
+            return self._begin(now)
         return self._evaluate(now) if self.rules.final_evaluation else self._finish("all rounds are done")
 
     def tick(self, now: float) -> list[Action]:
-        """Time passed. Closes a round whose deadline is over, or extends it when too few updates are in."""
+        """Time passed: rounds, and leases, may be over."""
         if self.phase is Phase.GATHERING:
-            return self._open(now)
-        if now < self.deadline:
-            return []
-        if self.phase is Phase.EVALUATING:
+            return self._gather(now)
+        if self.phase is Phase.EVALUATING and now >= self.deadline:
             return self._finish("all rounds are done; not every client evaluated the last model")
-        if self.phase is not Phase.TRAINING:
-            return []
-        counted = self._count(Fate.COUNTED)
-        if counted >= self.rules.min_updates:
-            return self._close()
-        self.deadline = now + self.rules.deadline_s
-        note = Note(
-            f"round {self.round}: deadline passed with {counted} of at least {self.rules.min_updates} updates; extended"
-        )
-        kept = (Fate.OPEN, Fate.COUNTED)
-        self.leases = {ticket: lease for ticket, lease in self.leases.items() if lease.fate in kept}
-        return [note, *self._invite(now, len(self.names))]
+        return self._wait(now) if self.phase is Phase.TRAINING else []
 
     def stop(self, reason: str) -> list[Action]:
         """End the run early."""
@@ -240,33 +179,105 @@ class Coordinator:
 
     # -- restart --------------------------------------------------------------------------------------------------
 
-    def restore(self, round_: int, phase: Phase, leases: Iterable[Lease], names: Mapping[str, str], now: float) -> None:
-        """Continue where a store says the run stood. Deadlines start anew; clients count as absent until they call."""
-        self.round, self.phase = round_, phase
+    def restore(
+        self, round_: int, phase: Phase, target: int, leases: Iterable[Lease], names: Mapping[str, str], now: float
+    ) -> None:
+        """Continue where a store says the run stood: ``leases`` are open, or ended in round ``round_``. Deadlines start
+        anew; clients count as absent until they call."""
+        self.round, self.phase, self.target = round_, phase, target
         self.names, self.seen = dict(names), {}
         self.leases = {lease.id: lease for lease in leases}
-        invited = len(self.leases)
-        self.target = min(invited, max(self.rules.min_updates, math.ceil(invited / self.rules.over_select - 1e-9)))
+        self.since = dict.fromkeys(self.leases, now)
         self.deadline = now + self.rules.deadline_s if phase in (Phase.TRAINING, Phase.EVALUATING) else math.inf
         self.regroup = now + self.rules.regroup_s
 
-    def resume_actions(self) -> list[Action]:
+    def resume_actions(self, now: float) -> list[Action]:
         """What must happen first after ``restore``: a round that was complete when the server died is closed now."""
-        if self.phase is Phase.EVALUATING and not self._count(Fate.OPEN):
+        if self.phase is Phase.EVALUATING and not self._open():
             return self._finish("all rounds are done")
-        return self._maybe_close() if self.phase is Phase.TRAINING else []
+        return self._check(now) if self.phase is Phase.TRAINING else []
+
+    # -- how rounds are paced: what ``Buffered`` does in another way --------------------------------------------------
+
+    def _begin(self, now: float) -> list[Action]:
+        """A version was published and there are more rounds."""
+        self.phase = Phase.GATHERING
+        return self._gather(now)
+
+    def _launch(self, now: float) -> list[Action]:
+        """Enough clients are here."""
+        return self._invite(now, math.ceil(self.target * self.rules.over_select))
+
+    def _fill(self, now: float) -> list[Action]:
+        """Whoever comes while a round is open may fill the place of one that was refused."""
+        own = self._own()
+        missing = self.target - _count(own, Fate.OPEN) - _count(own, Fate.COUNTED)
+        return self._invite(now, missing) if missing > 0 else []
+
+    def _ended(self, lease: Lease, now: float) -> list[Action]:
+        """A lease ended in an open round."""
+        closing = self._check(now)
+        if closing or lease.fate is Fate.COUNTED or lease.round < self.round:
+            return closing
+        replacement, own = self._invite(now, 1), self._own()
+        if replacement or _count(own, Fate.OPEN):
+            return replacement
+        if self._counted() >= self.rules.min_updates:
+            return self._close()
+        return self._unwilling(own)
+
+    def _check(self, now: float) -> list[Action]:  # noqa: ARG002 - Buffered needs it
+        """Close the round if its own cohort is complete, or has nobody left at work."""
+        own = self._own()
+        counted = _count(own, Fate.COUNTED)
+        full = counted >= self.target
+        exhausted = not _count(own, Fate.OPEN) and counted >= self.rules.min_updates
+        return self._close() if full or exhausted else []
+
+    def _wait(self, now: float) -> list[Action]:
+        """At the deadline, close the round, or extend it when too few updates are in."""
+        if now < self.deadline:
+            return []
+        counted, least = self._counted(), self.rules.min_updates
+        if counted >= least:
+            return self._close()
+        note = Note(f"round {self.round}: deadline passed with {counted} of at least {least} updates; extended")
+        self._extend(now)
+        return [note, *self._invite(now, len(self.names))]
+
+    def _until(self, lease: Lease) -> float:  # noqa: ARG002 - Buffered needs it
+        """When a lease's time is over."""
+        return self.deadline
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def at_work(self) -> tuple[str, ...]:
-        """Clients with an open lease of the current round."""
-        return tuple(lease.client for lease in self.leases.values() if lease.fate is Fate.OPEN)
+        """Clients with an open lease."""
+        return tuple(lease.client for lease in self._open())
 
-    def _count(self, fate: Fate) -> int:
-        return sum(lease.fate is fate for lease in self.leases.values())
+    def open_tickets(self) -> set[str]:
+        """The tickets that an update may still come for."""
+        return {lease.id for lease in self._open()}
+
+    def _open(self) -> list[Lease]:
+        return [lease for lease in self.leases.values() if lease.fate is Fate.OPEN]
+
+    def _own(self) -> list[Lease]:
+        """The leases of the current round."""
+        return [lease for lease in self.leases.values() if lease.round == self.round]
+
+    def _counted(self) -> int:
+        """Updates folded into the current round, late ones among them."""
+        return _count(self.leases.values(), Fate.COUNTED)
 
     def _present(self, now: float) -> list[str]:
         return [c for c, at in self.seen.items() if now - at <= self.rules.presence_s]
+
+    def _come(self, now: float) -> list[Action]:
+        """Somebody is here."""
+        if self.phase is Phase.TRAINING:
+            return self._fill(now)
+        return self._gather(now) if self.phase is Phase.GATHERING else []
 
     def _willing(self, now: float) -> list[str]:
         """Present clients that may be invited, in the order of their names."""
@@ -274,69 +285,65 @@ class Coordinator:
         require = self.rules.require
         return [c for c in present if self.candidate(c, self.names[c]).meets(require)] if require else present
 
-    def _open(self, now: float) -> list[Action]:
-        if self.phase is Phase.TRAINING:  # whoever comes may fill the place of one that was refused
-            missing = self.target - self._count(Fate.OPEN) - self._count(Fate.COUNTED)
-            return self._invite(now, missing) if missing > 0 else []
-        if self.phase is not Phase.GATHERING:
-            return []
-        present = self._present(now)
+    def _gather(self, now: float) -> list[Action]:
+        busy, present = set(self.at_work()), self._present(now)
+        idle = [client for client in present if client not in busy]
         needed = max(self.rules.min_updates, self.rules.min_clients if self.round == 1 else 1)
         if now < self.regroup:
-            needed = max(needed, len(self.names))
-        if len(present) < needed:
+            needed = max(needed, len(self.names.keys() - busy))
+        if len(idle) < needed:
             return []
-        willing = len(self._willing(now))
-        if willing < max(1, self.rules.min_updates):
+        willing = [client for client in self._willing(now) if client not in busy]
+        if len(willing) < max(1, self.rules.min_updates):
             return []
         self.phase = Phase.TRAINING
-        self.leases = {}
         self.deadline = now + self.rules.deadline_s
-        self.target = min(self.rules.cohort(len(present)), willing)
-        return self._invite(now, math.ceil(self.target * self.rules.over_select))
+        self.target = min(self.rules.cohort(len(busy.union(present))), len(willing))
+        return self._launch(now)
 
     def _invite(self, now: float, count: int) -> list[Action]:
-        invited = {lease.client for lease in self.leases.values()}
-        pool = {self.names[c]: c for c in self._willing(now) if c not in invited}
+        """Lease work to clients that are here and idle, and have not had their share of this round."""
+        own = self._own()
+        out = set(self.at_work()) | {lease.client for lease in own if lease.fate is not Fate.STALE}
+        pool = {self.names[c]: c for c in self._willing(now) if c not in out}
         candidates = [self.candidate(client, name) for name, client in pool.items()]
-        chosen = self.rules.select(candidates, min(count, len(pool)), self.round, len(invited))
-        leases = tuple(Lease(self.new_id(), pool[name], self.round) for name in chosen)
+        chosen = self.rules.select(candidates, min(count, len(pool)), self.round, len(own))
+        return self._issue((Lease(self.new_id(), pool[name], self.round) for name in chosen), now, not own)
+
+    def _issue(self, made: Iterable[Lease], now: float, opens: bool) -> list[Action]:
+        leases = tuple(made)
         self.leases.update({lease.id: lease for lease in leases})
-        return [Issue(self.round, leases)] if leases else []
+        self.since.update({lease.id: now for lease in leases})
+        return [Issue(self.round, leases, opens)] if leases else []
 
     def _end(self, ticket: str, fate: Fate, now: float) -> list[Action]:
         lease = self.leases.get(ticket)
         if lease is None or lease.fate is not Fate.OPEN:
             return []
-        self.leases[ticket] = replace(lease, fate=fate)
+        self.leases[ticket] = lease = replace(lease, fate=fate)
         if self.phase is Phase.EVALUATING:
-            return self._finish("all rounds are done") if not self._count(Fate.OPEN) else []
-        if self.phase is not Phase.TRAINING:
-            return []
-        closing = self._maybe_close()
-        if closing or fate is Fate.COUNTED:
-            return closing
-        replacement = self._invite(now, 1)
-        if not replacement and all(lease.fate is Fate.DECLINED for lease in self.leases.values()):
-            return self._finish(f"every client declined round {self.round}")
-        return replacement
+            return self._finish("all rounds are done") if not self._open() else []
+        return self._ended(lease, now) if self.phase is Phase.TRAINING else []
 
-    def _maybe_close(self) -> list[Action]:
-        counted = self._count(Fate.COUNTED)
-        full = counted >= self.target
-        exhausted = not self._count(Fate.OPEN) and counted >= self.rules.min_updates
-        return self._close() if full or exhausted else []
+    def _lapse(self, lease: Lease, reason: str = "") -> Action:
+        self.leases[lease.id] = stale = replace(lease, fate=Fate.STALE)
+        return Lapse(stale, reason)
+
+    def _extend(self, now: float) -> None:
+        """A new deadline; who was refused, or declined, may be invited once more."""
+        self.deadline = now + self.rules.deadline_s
+        kept = (Fate.OPEN, Fate.COUNTED)
+        self.leases = {ticket: lease for ticket, lease in self.leases.items() if lease.fate in kept}
+
+    def _unwilling(self, asked: Iterable[Lease]) -> list[Action]:
+        """Nobody is left: end the run if that is because all of ``asked`` declined."""
+        declined = all(lease.fate is Fate.DECLINED for lease in asked)
+        return self._finish(f"every client declined round {self.round}") if declined else []
 
     def _close(self) -> list[Action]:
         self.phase = Phase.STEPPING
         self.deadline = math.inf
         return [Step(self.round)]
-
-    def _expire(self) -> None:
-        """Leases of the closed round that nobody used are stale."""
-        for ticket, lease in self.leases.items():
-            if lease.fate is Fate.OPEN:
-                self.leases[ticket] = replace(lease, fate=Fate.STALE)
 
     def _evaluate(self, now: float) -> list[Action]:
         clients = sorted(self._present(now), key=lambda c: self.names[c])
@@ -344,12 +351,14 @@ class Coordinator:
             return self._finish("all rounds are done")
         self.phase = Phase.EVALUATING
         self.deadline = now + min(self.rules.deadline_s, self.rules.presence_s)
-        leases = tuple(Lease(self.new_id(), client, self.round, evaluate=True) for client in clients)
-        self.leases = {lease.id: lease for lease in leases}
-        return [Issue(self.round, leases)]
+        return self._issue((Lease(self.new_id(), client, self.round, evaluate=True) for client in clients), now, True)
 
     def _finish(self, reason: str) -> list[Action]:
-        self._expire()
+        lapses = [self._lapse(lease) for lease in self._open()]
         self.phase = Phase.FINISHED
         self.deadline = math.inf
-        return [Finish(reason)]
+        return [*lapses, Finish(reason)]
+
+
+def _count(leases: Iterable[Lease], fate: Fate) -> int:
+    return sum(lease.fate is fate for lease in leases)

@@ -37,17 +37,18 @@ class WorkTaken:
 
 @dataclass(frozen=True)
 class UpdateCounted:
-    """An update is durable and folded. ``payload`` and ``uncompressed`` in bytes."""
+    """An update is durable and folded into a round, so many versions late. ``payload``, ``uncompressed``: bytes."""
 
     name: str
     round: int
     payload: int
     uncompressed: int
+    staleness: int = 0
 
 
 @dataclass(frozen=True)
 class ClientFailed:
-    """A client's update was refused, or it gave its ticket back; the run goes on without it."""
+    """A client's update was refused or came too late, or it gave its ticket back; the run goes on without it."""
 
     name: str
     round: int

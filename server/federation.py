@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedpress.compression.codec import NOTHING
+from fedpress.compression.codec import NOTHING, State
 from fedpress.compression.layout import to_infos
 from fedpress.errors import DecodeError, Refused
 from fedpress.protos import fleet_pb2 as pb
@@ -18,8 +18,8 @@ from fedpress.protos.calls import PROTOCOL, SMALL_BYTES
 from fedpress.protos.names import short
 from fedpress.server import events
 from fedpress.server.bounds import check_report
-from fedpress.server.coordinator import Fate, Grant, Lease, Over
 from fedpress.server.inbox import Stream as Upload
+from fedpress.server.leases import Fate, Grant, Lease, Over
 from fedpress.server.run import Run
 from fedpress.server.strategies import Arrival
 from fedpress.server.tickets import ticket
@@ -83,12 +83,10 @@ class Federation(Run):
         lease = self._lease(header.ticket, client)
         if lease.fate is Fate.COUNTED:
             return pb.PushReply(duplicate=True)
-        if header.base != short(self.versions.hash):
-            raise Refused(
-                "FAULT_WRONG_MODEL",
-                f"Expected an update against {self.versions.hash[:16]}, got {header.base[:8].hex()}.",
-            )
-        self._memories.check(client, lease.round, header.memory)
+        base = self._base(lease)
+        if header.base != short(base):
+            raise Refused("FAULT_WRONG_MODEL", f"Expected an update against {base[:16]}, got {header.base[:8].hex()}.")
+        self._memories.check(client, header.memory)
         return self._inbox.open(lease.id, header, self._limit(lease))
 
     def append(self, client: str, upload: Upload, data: bytes) -> None:
@@ -102,14 +100,20 @@ class Federation(Run):
 
     def finish(self, client: str, upload: Upload) -> pb.PushReply:
         """The upload is complete: decode, make durable, fold. The reply acknowledges it. Raises Refused."""
+        while self.full:
+            self.advance()
         header = upload.header
         lease = self._lease(header.ticket, client)
         if lease.fate is Fate.COUNTED:
             return pb.PushReply(duplicate=True)
+        self._base(lease)
+        staleness = self._staleness(lease)
         name = self._enrolment.name(client)
         try:
             payload = self._inbox.payload(upload)
-            update, memory = (None, NOTHING) if lease.evaluate else self._decode(lease, payload, not header.memory)
+            update, memory = (
+                (None, NOTHING) if lease.evaluate else self._decode(lease, payload, self._memory(lease, header))
+            )
             arrival = self._arrived(lease, header.report)
         except (DecodeError, Refused) as error:
             if isinstance(error, Refused) and error.fault == "FAULT_BAD_OFFSET":
@@ -119,18 +123,20 @@ class Federation(Run):
         with self.store.transaction():
             self._inbox.close(upload)
             if not lease.evaluate:
-                self._memories.keep(client, lease.round, self._codec(lease), memory, not header.memory)
+                self._memories.keep(client, self.round, self._codec(lease), memory)
             traffic = self.meter.take(client)
             traffic = replace(
                 traffic, bytes_up=max(traffic.bytes_up, len(payload))
             )  # part may be from before a restart
             report = header.report.SerializeToString(deterministic=True)
-            self.store.end_lease(lease.id, Fate.COUNTED, traffic, report)
+            self.store.end_lease(lease.id, self.round, Fate.COUNTED, traffic, report, header.memory)
         if update is not None:
             self._candidates.reported(client, header.report, traffic)
             self._fold(update, arrival)
+        uncompressed = 0 if lease.evaluate else self.spec.nbytes
+        heard = events.UpdateCounted(name, self.round, len(payload), uncompressed, staleness)
         actions = self._coordinator.counted(lease.id, self._clock())
-        self._listen(events.UpdateCounted(name, lease.round, len(payload), 0 if lease.evaluate else self.spec.nbytes))
+        self._listen(heard)
         self._do(actions)
         return pb.PushReply()
 
@@ -139,7 +145,7 @@ class Federation(Run):
         lease = self._lease(ticket, client)
         if lease.fate is Fate.OPEN:
             self._inbox.discard(lease.id)
-            self.store.end_lease(lease.id, Fate.DECLINED, self.meter.take(client))
+            self.store.end_lease(lease.id, self.round, Fate.DECLINED, self.meter.take(client))
             self._listen(events.ClientFailed(self._enrolment.name(client), lease.round, f"declined: {reason[:200]}"))
             self._do(self._coordinator.declined(lease.id, self._clock()))
         return pb.DeclineReply()
@@ -170,6 +176,8 @@ class Federation(Run):
                 self.meter.down(client, len(blob.data))
         if lease.id not in self._taken:
             self._taken.add(lease.id)
+            if self.plan.cohort.patience:  # or it ends with its round in any case
+                self.store.hand_out(lease.id)
             if recipe or self.versions.at_origin:  # which an uncompressed run would have sent
                 self.meter.model(client)
             self._listen(events.WorkTaken(self._enrolment.name(client), lease.round))
@@ -190,6 +198,19 @@ class Federation(Run):
         archived = None if name in self._coordinator.leases else self.store.lease(name)
         return self._coordinator.admit(name, client, archived)
 
+    def _base(self, lease: Lease) -> str:
+        """The hash of the version that a lease's update builds on. Raises Refused, and ends the lease, if that is
+        known no more."""
+        base = self.versions.hash_at(lease.base)
+        if base is None:
+            reason = f"Version {lease.base}, which the update builds on, has left the history (download.history)."
+            self._do(self._coordinator.lapsed(lease.id, reason, self._clock()))
+            raise Refused("FAULT_STALE_ROUND", reason)
+        return base
+
+    def _memory(self, lease: Lease, header: pb.PushHeader) -> State:
+        return self._memories.latest(lease.client, self._codec(lease), header.memory)
+
     def _arrived(self, lease: Lease, report: pb.Report) -> Arrival:
         check_report(report)
         arrival = self._arrival(lease, report)
@@ -199,6 +220,6 @@ class Federation(Run):
 
     def _reject(self, lease: Lease, name: str, reason: str) -> None:
         self._inbox.discard(lease.id)
-        self.store.end_lease(lease.id, Fate.REJECTED, self.meter.take(lease.client))
+        self.store.end_lease(lease.id, self.round, Fate.REJECTED, self.meter.take(lease.client))
         self._listen(events.ClientFailed(name, lease.round, f"update refused: {reason}"))
         self._do(self._coordinator.rejected(lease.id, self._clock()))

@@ -6,6 +6,7 @@ most the last ``_BUFFER`` bytes are asked for again). A newer stream for the sam
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -98,9 +99,9 @@ class Inbox:
         self._streams.pop(ticket, None)
         self._store.discard(ticket)
 
-    def clear(self) -> None:
-        """Forget all: the round is over."""
-        self._streams.clear()
+    def clear(self, but: Collection[str]) -> None:
+        """Forget all but what is here for tickets that are still open: the round is over, they are not."""
+        self._streams = {ticket: stream for ticket, stream in self._streams.items() if ticket in but}
         self._store.discard_updates()
 
     def _check(self, stream: Stream) -> None:

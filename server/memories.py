@@ -1,9 +1,10 @@
 """What the server remembers of each client for codecs whose receivers have memory, such as ``ef21``.
 
 It is kept in the store, written with the acknowledgement of the update that changed it, so that device and server never
-disagree about what was counted. Of each client there are at most two: what it was before the current round, from which
-an update of this round is decoded, also once more after a restart, and what it is since. A round that closes forgets
-the former.
+disagree about what was counted. Of each client there are at most two: what it was when the last round closed, and what
+it is since. The next update is decoded from the latter. After a restart, those that were folded into the current round
+are decoded once more, in the order in which they came, beginning with the former: a client may have given two, a late
+one and its own. A round that closes forgets the former.
 
 Device and server agree by a tag (``compression.memory``) in the update's header. Another tag than the server's is
 refused, the device starts anew, and its next update says so with 0.
@@ -33,27 +34,26 @@ class Memories:
     def __init__(self, store: Store, spec: Spec) -> None:
         self._store, self._spec = store, spec
 
-    def check(self, client: str, round_: int, said: int) -> None:
+    def check(self, client: str, said: int) -> None:
         """Raise Refused unless ``said`` is the tag of what the client is remembered by, or 0: it starts anew."""
-        if said and said != self._store.memory_tag(client, round_):
+        if said and said != self._store.memory_tag(client):
             raise Refused(
                 "FAULT_WRONG_MEMORY",
                 "The update builds on others than the server has counted: start the codec's memory anew.",
             )
 
-    def before(self, client: str, round_: int, codec: Codec, anew: bool = False) -> State:
-        """What a client's update of a round decodes with; ``anew``: what every client begins with."""
+    def latest(self, client: str, codec: Codec, said: int, before: int | None = None) -> State:
+        """What a client's next update decodes with, or its first one in round ``before``. ``said``: the update's tag, 0
+        for what every client begins with."""
         initial = per_group(codec, self._spec).memory(self._spec)
-        kept = None if anew or not initial else self._store.memory(client, round_)
+        kept = self._store.memory(client, before) if said and initial else None
         if kept is None:
             return initial
         found = from_bytes(kept)
         return {name: found[name] for name in initial}
 
-    def keep(self, client: str, round_: int, codec: Codec, memory: State, anew: bool) -> None:
-        """Remember what came of a client's update of a round; in the transaction that acknowledges it."""
-        if anew:
-            self._store.forget_memory(client)
+    def keep(self, client: str, round_: int, codec: Codec, memory: State) -> None:
+        """Remember what came of a client's update folded into a round; in the transaction that acknowledges it."""
         if memory:
             self._store.set_memory(
                 client, round_, tag(per_group(codec, self._spec), memory, self._spec), to_bytes(memory)

@@ -1,15 +1,22 @@
-"""What is written down of a round: the line of ``rounds.jsonl``, made from the store."""
+"""What is written down of a round: the line of ``rounds.jsonl``, made from the store.
+
+A round's record is of the leases that ended in it, whichever round they were handed out in. A client may have two: what
+both cost is added up, what it says of itself is its last word.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from fedpress.params import Spec
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import metrics_of
-from fedpress.server.coordinator import Fate
-from fedpress.server.store import Store
+from fedpress.server.choice import Choice
+from fedpress.server.leases import Fate, Lease
+from fedpress.server.store import Store, Traffic
+
+_SUMS: Final = ("staleness", "bytes_up", "bytes_down", "train_seconds", "encode_seconds")
 
 
 def round_record(store: Store, round_: int, spec: Spec, seconds: float, elapsed: float) -> dict[str, Any]:
@@ -37,20 +44,8 @@ def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: floa
         report = pb.Report.FromString(raw)
         if lease.fate is Fate.COUNTED:
             updates.append(report)
-        clients[name] = {
-            "fate": lease.fate.value,
-            "codec": choices[lease.id].codec,
-            "reason": choices[lease.id].reason,
-            "examples": report.examples,
-            "loss": report.loss,
-            "bytes_up": traffic.bytes_up,
-            "bytes_down": traffic.bytes_down,
-            "metrics": metrics_of(report),
-            "held_out": report.held_out,
-            "train_seconds": report.train_seconds,
-            "encode_seconds": report.encode_seconds,
-            "epsilon": report.epsilon,
-        }
+        entry = _entry(lease, round_ - lease.round, choices[lease.id], traffic, report)
+        clients[name] = _joined(clients[name], entry) if name in clients else entry
     counted = fates[Fate.COUNTED]
     return {
         "round": round_,
@@ -69,6 +64,31 @@ def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: floa
         "bytes_down_uncompressed": down_models * spec.nbytes,
         "clients": clients,
     }
+
+
+def _entry(lease: Lease, staleness: int, choice: Choice, traffic: Traffic, report: pb.Report) -> dict[str, Any]:
+    """One lease, as a client's part of the record. ``staleness``: of its update, in versions."""
+    return {
+        "fate": lease.fate.value,
+        "staleness": [staleness] * (lease.fate is Fate.COUNTED),
+        "codec": choice.codec,
+        "reason": choice.reason,
+        "examples": report.examples,
+        "loss": report.loss,
+        "bytes_up": traffic.bytes_up,
+        "bytes_down": traffic.bytes_down,
+        "metrics": metrics_of(report),
+        "held_out": report.held_out,
+        "train_seconds": report.train_seconds,
+        "encode_seconds": report.encode_seconds,
+        "epsilon": report.epsilon,
+    }
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Two leases of one client: ``_SUMS`` are added up, the rest is from the last one that was counted."""
+    counted = second if second["staleness"] or not first["staleness"] else first
+    return {**counted, **{key: first[key] + second[key] for key in _SUMS}}
 
 
 def _client_means(reports: Sequence[pb.Report]) -> dict[str, float]:

@@ -8,7 +8,7 @@ skin drains with ``advance``.
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -25,11 +25,13 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.server import events
 from fedpress.server.aggregate import Gathering
 from fedpress.server.bounds import check_update
+from fedpress.server.buffered import Buffered
 from fedpress.server.candidates import Candidates
 from fedpress.server.choice import Choice, Facts, choose, possible, scheduled
-from fedpress.server.coordinator import Action, Coordinator, Fate, Finish, Issue, Lease, Note, Phase, Rules, Step
+from fedpress.server.coordinator import Coordinator
 from fedpress.server.enrolment import Enrolment
 from fedpress.server.inbox import Inbox
+from fedpress.server.leases import Action, Fate, Finish, Issue, Lapse, Lease, Note, Phase, Rules, Step
 from fedpress.server.memories import Memories, room
 from fedpress.server.meter import Meter
 from fedpress.server.rounds import evaluation_record, round_record
@@ -92,7 +94,8 @@ class Run:
         self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec, room(plan, self.spec))
         self._memories = Memories(store, self.spec)
         self._candidates = Candidates(store, self._enrolment)
-        self._coordinator = Coordinator(self._rules(), lambda: secrets.token_hex(8), self._candidates)
+        pacing = Buffered if plan.cohort.buffer else Coordinator
+        self._coordinator = pacing(self._rules(), lambda: secrets.token_hex(8), self._candidates)
         self._initial = begin(self.layout, full)
 
     def start(self) -> None:
@@ -109,8 +112,15 @@ class Run:
         """Do one piece of what is due, such as closing a round; False if nothing was."""
         if not self._todo:
             return False
-        self._close_round(self._todo.popleft().round)
+        step = self._todo.popleft()
+        if self._coordinator.phase is Phase.STEPPING:  # nobody has stopped the run since
+            self._close_round(step.round)
         return True
+
+    @property
+    def full(self) -> bool:
+        """A full buffer is due to be stepped: updates that come now are of the next round, and wait for it."""
+        return bool(self._todo and self.plan.cohort.buffer)
 
     def tick(self) -> None:
         """Let deadlines pass."""
@@ -179,6 +189,9 @@ class Run:
             deadline_s=plan.cohort.deadline_s,
             presence_s=30.0 + 3 * plan.server.long_poll_s,
             final_evaluation=plan.evaluate.clients_every > 0,
+            max_staleness=plan.cohort.patience,
+            buffer=plan.cohort.buffer,
+            concurrency=plan.concurrency,
         )
 
     def _begin(self, model: Tensors) -> None:
@@ -193,22 +206,55 @@ class Run:
         round_ = int(self.store.meta("round") or 1)
         phase = Phase(self.store.meta("phase"))
         evaluating = phase is Phase.EVALUATING
-        leases = self.store.leases(round_, evaluating) if phase in (Phase.TRAINING, Phase.EVALUATING) else []
+        leases = self.store.leases(round_, evaluating) if phase is not Phase.FINISHED else []
         done = max(int(r["round"]) for r in self.store.rounds() if not r.get("evaluation"))
         if phase in (Phase.FINISHED, Phase.EVALUATING) and done < self.plan.run.rounds:
             self.store.expire(round_)
             round_, phase, leases = done + 1, Phase.GATHERING, []
-        self._coordinator.restore(round_, phase, leases, self._enrolment.names, self._clock())
+        target = int(self.store.meta("target") or 0)
+        self._coordinator.restore(round_, phase, target, leases, self._enrolment.names, self._clock())
         self._choices = self.store.choices(round_)
-        for lease, _, _, report in self.store.reports(round_, evaluate=False) if phase is Phase.TRAINING else []:
-            if lease.fate is Fate.COUNTED:
-                update, _ = self._decode(lease, self.store.payload(lease.id))
-                self._fold(update, self._arrival(lease, pb.Report.FromString(report)))
+        if phase in (Phase.GATHERING, Phase.TRAINING):
+            self._fold_again(round_)
         if self._measured(done) and not self.store.round(done)["metrics"]:
             self._queue_evaluation(done)  # the server died between committing the round and measuring it
         if phase is Phase.FINISHED:
             self.finished = "the run was finished before"
-        self._do(self._coordinator.resume_actions())
+        self._do(self._coordinator.resume_actions(self._clock()))
+
+    def _fold_again(self, round_: int) -> None:
+        """What was folded into a round before the server died: in the same order, from the same codec memories."""
+        updates = self.store.counted(round_)
+        left = Counter(lease.client for lease, _, _ in updates)
+        since: dict[str, State] = {}  # what came of a client's first update, while it has another
+        for lease, report, tag in updates:
+            codec = self._codec(lease)
+            memory = since.pop(lease.client, None) if tag else None
+            if memory is None:
+                memory = self._memories.latest(lease.client, codec, tag, before=round_)
+            update, memory = self._decode(lease, self.store.payload(lease.id), memory)
+            left[lease.client] -= 1
+            if left[lease.client]:
+                since[lease.client] = memory
+            self._fold(update, self._arrival(lease, pb.Report.FromString(report)))
+
+    def _arrival(self, lease: Lease, report: pb.Report) -> Arrival:
+        """What a strategy is told of an update."""
+
+        def base() -> Tensors:
+            found = self.versions.seen_at(lease.base)
+            return self.versions.seen if found is None else found
+
+        said = training(self.plan, lease.round)
+        return Arrival(report, said, self._staleness(lease), base, lambda: self.versions.seen)
+
+    def _fold(self, update: Tensors, arrival: Arrival) -> None:
+        """Into the current round's sum, for good: what is acknowledged was folded."""
+        self._gathering.fold(self.strategy.read(update, arrival), self.strategy.share(arrival))
+
+    def _staleness(self, lease: Lease) -> int:
+        """Versions that were published since the one a lease works on."""
+        return self._coordinator.round - lease.round
 
     def _choose(self, lease: Lease) -> Choice:
         """The codec of one lease's update: kept with it, so that a resumed round ends as it began."""
@@ -243,7 +289,8 @@ class Run:
 
     def _mark_as(self, round_: int, phase: Phase) -> None:
         up, down = self.meter.wire
-        facts = {"round": round_, "phase": phase.value, "elapsed": self._elapsed(), "wire_up": up, "wire_down": down}
+        facts = {"round": round_, "phase": phase.value, "target": self._coordinator.target}
+        facts |= {"elapsed": self._elapsed(), "wire_up": up, "wire_down": down}
         for key, value in facts.items():
             self.store.set_meta(key, str(value))
 
@@ -254,6 +301,8 @@ class Run:
         for action in actions:
             if isinstance(action, Issue):
                 self._issue(action)
+            elif isinstance(action, Lapse):
+                self._lapse(action)
             elif isinstance(action, Step):
                 self._todo.append(action)
             elif isinstance(action, Note):
@@ -271,28 +320,26 @@ class Run:
             self._mark(self._coordinator.phase)
         for lease in action.leases if not evaluating else ():
             self._candidates.invited(lease.client, lease.round)
-        if len(action.leases) == len(self._coordinator.leases):
+        if action.opens:
             self._opened = self._clock()
         names = tuple(self._enrolment.name(lease.client) for lease in action.leases)
         self._listen(events.RoundOpened(action.round, self.plan.run.rounds, names, evaluating))
 
-    def _decode(self, lease: Lease, payload: bytearray, anew: bool = False) -> tuple[Tensors, State]:
-        """The update, and what the codec remembers of the client then; ``anew``: it remembers nothing yet."""
-        codec = self._codec(lease)
-        context = Context(shared_seed(self.plan, lease.round), lease.round, self.versions.step)
-        memory = self._memories.before(lease.client, lease.round, codec, anew)
-        update, memory = unseal(codec, payload, memory, context, self.spec)
+    def _lapse(self, action: Lapse) -> None:
+        lease = action.lease
+        with self.store.transaction():
+            self._inbox.discard(lease.id)
+            self.store.end_lease(lease.id, self.round, Fate.STALE, self.meter.take(lease.client))
+        self.stirred += 1
+        if action.reason:
+            self._listen(events.ClientFailed(self._enrolment.name(lease.client), lease.round, action.reason))
+
+    def _decode(self, lease: Lease, payload: bytearray, memory: State) -> tuple[Tensors, State]:
+        """The update, against the version it builds on, and what the codec remembers of the client then."""
+        context = Context(shared_seed(self.plan, lease.round), lease.round, self.versions.step_at(lease.base))
+        update, memory = unseal(self._codec(lease), payload, memory, context, self.spec)
         check_update(update)
         return update, memory
-
-    def _arrival(self, lease: Lease, report: pb.Report) -> Arrival:
-        """What a strategy is told of an update."""
-        return Arrival(
-            report, training(self.plan, lease.round), 0, lambda: self.versions.seen, lambda: self.versions.seen
-        )
-
-    def _fold(self, update: Tensors, arrival: Arrival) -> None:
-        self._gathering.fold(self.strategy.read(update, arrival), self.strategy.share(arrival))
 
     def _close_round(self, round_: int) -> None:
         aggregate = self._gathering.aggregate(self.enrolled)
@@ -302,21 +349,31 @@ class Run:
             return
         now = self._clock()
         with self.store.transaction():
-            for lease in self._coordinator.leases.values():
-                if lease.fate is Fate.OPEN:
-                    self.store.end_lease(lease.id, Fate.STALE, self.meter.take(lease.client))
+            ended, renewed = self._coordinator.closing()
+            for lease in ended:
+                self.store.end_lease(lease.id, round_, Fate.STALE, self.meter.take(lease.client))
+            for lease in renewed:
+                self._choices[lease.id] = self._choose(lease)
+                self.store.move_lease(lease, self._choices[lease.id])
             self.versions.publish(model, state, round_)
             record = round_record(self.store, round_, self.spec, now - self._opened, self._elapsed())
             self.store.set_round(round_, record)
-            self._inbox.clear()
+            open_ = self._coordinator.open_tickets() - {lease.id for lease in ended}
+            self._inbox.clear(but=open_)
             self._memories.settle()
             done = round_ >= self.plan.run.rounds
             self._mark_as(round_ if done else round_ + 1, Phase.FINISHED if done else Phase.GATHERING)
-        for client in self._coordinator.at_work():
-            self._candidates.late(client, record["seconds"])
-        self._choices.clear()
+        for lease in ended:
+            self._candidates.late(lease.client, record["seconds"])
+        self._choices = {ticket: choice for ticket, choice in self._choices.items() if ticket in open_}
         self._gathering.clear()
-        self._taken.clear()
+        self._taken &= open_
+        self._opened = now
+        self.stirred += 1
+        for lease in ended:
+            if not done and lease.round < round_:
+                late = f"its work of round {lease.round} is more than {self.plan.cohort.max_staleness} versions late"
+                self._listen(events.ClientFailed(self._enrolment.name(lease.client), lease.round, late))
         self._queue_evaluation(round_)
         self._do(self._coordinator.stepped(now))
 
@@ -345,9 +402,6 @@ class Run:
     def _finish(self, reason: str) -> None:
         evaluated = self.store.leases(self.round, evaluate=True)
         with self.store.transaction():
-            for lease in self._coordinator.leases.values():
-                if lease.fate is Fate.STALE:
-                    self.store.end_lease(lease.id, Fate.STALE, self.meter.take(lease.client))
             if evaluated:
                 seconds = self._clock() - self._opened
                 record = evaluation_record(self.store, self.round, self.spec, seconds, self._elapsed())

@@ -222,6 +222,8 @@ class Service:
                     if part.HasField("header") or not part.data:
                         raise Refused("FAULT_MALFORMED", "Expected only data after an upload's header.")
                     await self._on_core(partial(self.federation.append, client, upload, part.data))
+                while self.federation.full:  # rounds close at the driver's pace, which waits for evaluation
+                    await _within(_TICK_S, self._changed)
                 reply = await self._on_core(partial(self.federation.finish, client, upload))
         except BaseException as error:
             await asyncio.shield(self._on_core(partial(self.federation.suspend, upload)))

@@ -22,13 +22,15 @@ from fedpress.compression.download import Link
 from fedpress.errors import StoreError
 from fedpress.params import Array, Spec, Tensors, ordered
 from fedpress.server.choice import Choice
-from fedpress.server.coordinator import Fate, Lease
+from fedpress.server.leases import Fate, Lease
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 #: Bytes of a page: with SQLite's 4096, a model is a chain of so many pages that writing it takes three times as long.
 _PAGE: Final = 1 << 14
 #: The log's size before it is written back: uploads that a round forgets again are then never written twice.
 _WAL_BYTES: Final = 1 << 26
+#: A lease's columns, for ``_lease``.
+_LEASE: Final = "id, client, round, evaluate, fate, handed"
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS clients (
@@ -38,9 +40,11 @@ CREATE TABLE IF NOT EXISTS clients (
 CREATE TABLE IF NOT EXISTS leases (
   id TEXT PRIMARY KEY, client TEXT NOT NULL, round INTEGER NOT NULL, evaluate INTEGER NOT NULL, fate TEXT NOT NULL,
   bytes_up INTEGER NOT NULL DEFAULT 0, bytes_down INTEGER NOT NULL DEFAULT 0, models_down INTEGER NOT NULL DEFAULT 0,
-  report BLOB NOT NULL DEFAULT x'', codec TEXT NOT NULL, reason TEXT NOT NULL
+  report BLOB NOT NULL DEFAULT x'', codec TEXT NOT NULL, reason TEXT NOT NULL,
+  ended INTEGER NOT NULL DEFAULT 0, place INTEGER NOT NULL DEFAULT 0, memory INTEGER NOT NULL DEFAULT 0,
+  handed INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS leases_by_round ON leases (round);
+CREATE INDEX IF NOT EXISTS leases_by_end ON leases (ended, place);
 CREATE INDEX IF NOT EXISTS leases_by_client ON leases (client, round);
 CREATE TABLE IF NOT EXISTS chunks (ticket TEXT NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL,
   PRIMARY KEY (ticket, start));
@@ -48,6 +52,7 @@ CREATE TABLE IF NOT EXISTS versions (
   number INTEGER PRIMARY KEY, codec TEXT NOT NULL, full INTEGER NOT NULL, base TEXT NOT NULL, hash TEXT NOT NULL,
   payload BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS hashes (number INTEGER PRIMARY KEY, hash TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS tensors (what TEXT NOT NULL, name TEXT NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL,
   data BLOB NOT NULL, PRIMARY KEY (what, name));
 CREATE TABLE IF NOT EXISTS memories (client TEXT NOT NULL, round INTEGER NOT NULL, tag INTEGER NOT NULL,
@@ -177,9 +182,19 @@ class Store:
             [(v.id, v.client, v.round, v.evaluate, v.fate.value, *choices[v.id]) for v in leases],
         )
 
+    def hand_out(self, ticket: str) -> None:
+        """A lease's client was told of it."""
+        self._db.execute("UPDATE leases SET handed = 1 WHERE id = ?", (ticket,))
+
+    def move_lease(self, lease: Lease, choice: Choice) -> None:
+        """A lease that was not handed out yet is of a later round now."""
+        self._db.execute(
+            "UPDATE leases SET round = ?, codec = ?, reason = ? WHERE id = ?", (lease.round, *choice, lease.id)
+        )
+
     def choices(self, round_: int) -> dict[str, Choice]:
-        """How the updates of a round are coded, by ticket."""
-        rows = self._db.execute("SELECT id, codec, reason FROM leases WHERE round = ?", (round_,))
+        """How the updates of leases that are open, or ended in a round, are coded, by ticket."""
+        rows = self._db.execute("SELECT id, codec, reason FROM leases WHERE ended IN (0, ?)", (round_,))
         return {ticket: Choice(codec, reason) for ticket, codec, reason in rows}
 
     def habits(self, client: str, since: int) -> Habits:
@@ -196,47 +211,55 @@ class Store:
 
     def lease(self, ticket: str) -> Lease | None:
         """A lease of any round."""
-        row = self._db.execute(
-            "SELECT id, client, round, evaluate, fate FROM leases WHERE id = ?", (ticket,)
-        ).fetchone()
+        row = self._db.execute(f"SELECT {_LEASE} FROM leases WHERE id = ?", (ticket,)).fetchone()
         return None if row is None else _lease(row)
 
     def leases(self, round_: int, evaluate: bool) -> list[Lease]:
-        """The leases of one round."""
-        rows = self._db.execute(
-            "SELECT id, client, round, evaluate, fate FROM leases WHERE round = ? AND evaluate = ?", (round_, evaluate)
-        )
-        return [_lease(row) for row in rows]
+        """The leases that are open, or ended in one round."""
+        query = f"SELECT {_LEASE} FROM leases WHERE ended IN (0, ?) AND evaluate = ?"
+        return [_lease(row) for row in self._db.execute(query, (round_, evaluate))]
 
-    def end_lease(self, ticket: str, fate: Fate, traffic: Traffic, report: bytes = b"") -> None:
-        """How a lease ended, and what it cost."""
+    def end_lease(
+        self, ticket: str, round_: int, fate: Fate, traffic: Traffic, report: bytes = b"", memory: int = 0
+    ) -> None:
+        """How a lease ended, in which round, and what it cost. ``memory``: the tag its update was coded against."""
         self._db.execute(
-            "UPDATE leases SET fate = ?, bytes_up = ?, bytes_down = ?, models_down = ?, report = ? WHERE id = ?",
-            (fate.value, traffic.bytes_up, traffic.bytes_down, traffic.models_down, report, ticket),
+            "UPDATE leases SET ended = ?1, place = (SELECT COALESCE(MAX(place), 0) + 1 FROM leases WHERE ended = ?1), "
+            "fate = ?2, bytes_up = ?3, bytes_down = ?4, models_down = ?5, report = ?6, memory = ?7 WHERE id = ?8",
+            (round_, fate.value, traffic.bytes_up, traffic.bytes_down, traffic.models_down, report, memory, ticket),
         )
 
     def expire(self, round_: int) -> None:
-        """Open leases of a closed round are stale."""
-        self._db.execute("UPDATE leases SET fate = 'stale' WHERE round = ? AND fate = 'open'", (round_,))
+        """All open leases are stale: they ended in this round."""
+        self._db.execute("UPDATE leases SET fate = 'stale', ended = ? WHERE ended = 0", (round_,))
+
+    def counted(self, round_: int) -> list[tuple[Lease, bytes, int]]:
+        """The updates folded into a round, in that order: lease, serialised report, tag of its codec's memory."""
+        rows = self._db.execute(
+            f"SELECT {_LEASE}, report, memory FROM leases WHERE ended = ? AND fate = ? AND evaluate = 0 ORDER BY place",
+            (round_, Fate.COUNTED.value),
+        )
+        return [(_lease(r), r[6], r[7]) for r in rows]
 
     def reports(self, round_: int, evaluate: bool) -> list[tuple[Lease, str, Traffic, bytes]]:
-        """Every lease of a round with its client's name, traffic and serialised report."""
+        """Every lease that ended in a round with its client's name, traffic and serialised report."""
         rows = self._db.execute(
-            "SELECT l.id, client, round, evaluate, fate, name, bytes_up, bytes_down, models_down, report FROM leases l "
-            "JOIN clients c ON c.id = l.client WHERE round = ? AND evaluate = ? ORDER BY name",
+            f"SELECT {_LEASE}, name, bytes_up, bytes_down, models_down, report FROM leases "
+            "JOIN (SELECT id AS owner, name FROM clients) ON owner = client "
+            "WHERE ended = ? AND evaluate = ? ORDER BY name, place",
             (round_, evaluate),
         )
-        return [(_lease(r[:5]), r[5], Traffic(r[6], r[7], r[8]), r[9]) for r in rows]
+        return [(_lease(r), r[6], Traffic(r[7], r[8], r[9]), r[10]) for r in rows]
 
     def history(self) -> Iterator[tuple[Lease, Traffic, bytes, float]]:
-        """Every lease of training, by round: its traffic, its report and the seconds its round took (0: not over)."""
+        """Every lease of training, in the order in which they ended: its traffic, its report and the seconds its round took (0: not over)."""
         rows = self._db.execute(
-            "SELECT id, client, l.round, evaluate, fate, bytes_up, bytes_down, models_down, report, "
-            "COALESCE(json_extract(record, '$.seconds'), 0.0) FROM leases l LEFT JOIN rounds r ON r.round = l.round "
-            "WHERE evaluate = 0 ORDER BY l.round"
+            "SELECT id, client, l.round, evaluate, fate, handed, bytes_up, bytes_down, models_down, report, "
+            "COALESCE(json_extract(record, '$.seconds'), 0.0) FROM leases l LEFT JOIN rounds r ON r.round = l.ended "
+            "WHERE evaluate = 0 ORDER BY ended = 0, ended, place, l.round"
         )
         for row in rows:
-            yield _lease(row[:5]), Traffic(*row[5:8]), row[8], row[9]
+            yield _lease(row[:6]), Traffic(*row[6:9]), row[9], row[10]
 
     def append(self, ticket: str, start: int, data: bytes) -> None:
         """Keep a stretch of an update's payload; durable with the next transaction, not by itself."""
@@ -266,35 +289,35 @@ class Store:
         self._db.execute("DELETE FROM chunks WHERE ticket = ?", (ticket,))
 
     def discard_updates(self) -> None:
-        """Forget all payloads: the round they belong to is committed."""
-        self._db.execute("DELETE FROM chunks")
+        """Forget all payloads but those of open leases: the round they belong to is committed."""
+        if self._db.execute("SELECT 1 FROM leases WHERE ended = 0 LIMIT 1").fetchone():
+            self._db.execute("DELETE FROM chunks WHERE ticket NOT IN (SELECT id FROM leases WHERE ended = 0)")
+        else:  # much faster
+            self._db.execute("DELETE FROM chunks")
 
     # -- what codecs remember of clients --------------------------------------------------------------------------
 
     def set_memory(self, client: str, round_: int, tag: int, data: bytes) -> None:
-        """Keep what is remembered of a client since a round, and its tag."""
+        """Keep what is remembered of a client since an update folded into a round, and its tag."""
         row = (client, round_, tag, len(data))
         at = self._db.execute("INSERT OR REPLACE INTO memories VALUES (?, ?, ?, zeroblob(?))", row).lastrowid or 0
         with self._db.blobopen("memories", "data", at) as blob:
             blob.write(data)
 
-    def memory_tag(self, client: str, round_: int) -> int:
-        """The tag of what was remembered of a client before a round; 0 if nothing was."""
+    def memory_tag(self, client: str) -> int:
+        """The tag of what is remembered of a client; 0 if nothing is."""
         row = self._db.execute(
-            "SELECT tag FROM memories WHERE client = ? AND round < ? ORDER BY round DESC LIMIT 1", (client, round_)
+            "SELECT tag FROM memories WHERE client = ? ORDER BY round DESC LIMIT 1", (client,)
         ).fetchone()
         return int(row[0]) if row else 0
 
-    def memory(self, client: str, round_: int) -> bytes | None:
-        """What was remembered of a client before a round; None if nothing was."""
+    def memory(self, client: str, before: int | None = None) -> bytes | None:
+        """What is remembered of a client, or was before a round; None if nothing is."""
         row = self._db.execute(
-            "SELECT data FROM memories WHERE client = ? AND round < ? ORDER BY round DESC LIMIT 1", (client, round_)
+            "SELECT data FROM memories WHERE client = ?1 AND (?2 IS NULL OR round < ?2) ORDER BY round DESC LIMIT 1",
+            (client, before),
         ).fetchone()
         return bytes(row[0]) if row else None
-
-    def forget_memory(self, client: str) -> None:
-        """Remember nothing of a client."""
-        self._db.execute("DELETE FROM memories WHERE client = ?", (client,))
 
     def settle_memories(self) -> None:
         """Keep only what is remembered last of each client."""
@@ -316,6 +339,15 @@ class Store:
         """The versions kept, oldest first."""
         rows = self._db.execute("SELECT number, codec, full, base, hash, payload FROM versions ORDER BY number")
         return [(n, Link(codec, bool(full), base, new, len(data)), data) for n, codec, full, base, new, data in rows]
+
+    def add_hash(self, number: int, content_hash: str, keep: int) -> None:
+        """Keep a version's name, and forget those of versions ``keep`` or more before it."""
+        self._db.execute("DELETE FROM hashes WHERE number <= ?", (number - keep,))
+        self._db.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?)", (number, content_hash))
+
+    def hashes(self) -> dict[int, str]:
+        """The names of the versions that updates may build on, by number."""
+        return dict(self._db.execute("SELECT number, hash FROM hashes ORDER BY number"))
 
     def set_tensors(self, what: str, tensors: Tensors) -> None:
         """Keep the latest tensors called ``what``: the exact model, the one devices see, the strategy's state."""
@@ -365,4 +397,4 @@ class Store:
 
 
 def _lease(row: Any) -> Lease:
-    return Lease(row[0], row[1], row[2], bool(row[3]), Fate(row[4]))
+    return Lease(row[0], row[1], row[2], bool(row[3]), Fate(row[4]), bool(row[5]))

@@ -41,8 +41,11 @@ class Versions:
         self._publisher = publisher(settings, spec)
         self._full = settings.mode == "full"
         self._keep = 1 if self._full else settings.history
+        self._names = settings.history
         self._spec, self._store = spec, store
         self._history: list[Version] = []
+        self._hashes: dict[int, str] = {}
+        self._old_step: tuple[int, Tensors] | None = None
         self._seen: Tensors = {}
         self._snapshot: tuple[str, bytes] | None = None
         self._direct: OrderedDict[str, Version | None] = OrderedDict()
@@ -81,6 +84,7 @@ class Versions:
         step = self._publisher.publish(exact, self._seen or None, self.hash, number)
         version = Version(number, step.link, _sha(step.payload), step.payload)
         self._store.add_version(number, version.link, version.payload, self._keep)
+        self._store.add_hash(number, version.link.hash, self._names)
         self._store.set_tensors("exact", exact)
         if step.link.origin:
             self._store.set_tensors("origin", step.seen)
@@ -90,6 +94,7 @@ class Versions:
             self._store.set_meta("seen", str(number))
         self._store.set_tensors("state", state)
         self._history = [*self._history, version][-self._keep :]
+        self._hashes = self._store.hashes()
         self._seen, self.step = step.seen, step.change
 
     def restore(self) -> None:
@@ -98,6 +103,7 @@ class Versions:
         self._history = [Version(n, link, _sha(data), data) for n, link, data in self._store.versions()]
         if exact is None or not self._history:
             raise StoreError("Expected a model in the run's store, found none.")
+        self._hashes = self._store.hashes()
         whole = int(self._store.meta("seen") or -1)
         since = [v for v in self._history if v.number > whole]
         base_hash = since[0].link.base_hash if since else self.hash
@@ -130,6 +136,36 @@ class Versions:
         """The hash of the version known here whose hash starts so; "" for none, or for less than its short name."""
         known = (self._store.meta("origin") or "", self.hash, *(v.link.base_hash for v in self._history))
         return next((h for h in known if h.startswith(start)), "") if len(start) >= 2 * SHORT else ""
+
+    def hash_at(self, number: int) -> str | None:
+        """Content hash of an earlier version; None if it has left the history."""
+        return self._hashes.get(number)
+
+    def step_at(self, number: int) -> Tensors | None:
+        """What an earlier version of the history added to the one before it; None of a whole model. The last one that
+        was asked for is kept. Raises StoreError for a version that has left the history."""
+        if number == self._history[-1].number:
+            return self.step
+        if self._full:
+            return None
+        if self._old_step is None or self._old_step[0] != number:
+            version = next((v for v in self._history if v.number == number), None)
+            if version is None:
+                raise StoreError(
+                    f"Expected version {number} in the history, which begins with {self._history[0].number}."
+                )
+            if version.link.full:
+                return None
+            self._old_step = number, decode_change(version.link, version.payload, self._spec)
+        return self._old_step[1]
+
+    def seen_at(self, number: int) -> Tensors | None:
+        """An earlier version as devices saw it; None where it cannot be made again to the bit: whole models are not
+        kept, and a download codec without ``ladder`` cannot be traced back."""
+        name = self._hashes.get(number)
+        if name == self.hash:
+            return self._seen
+        return None if name is None else self._seen_at(name)
 
     def blob(self, content_hash: str) -> bytes | None:
         """The bytes with this SHA-256, if they are still kept."""

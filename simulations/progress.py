@@ -31,6 +31,7 @@ _RECENT: Final = 5  # rounds whose mean duration foretells the rest
 _FEW: Final = 4  # clients still at work, or failed, that are named and not only counted
 _NOTES: Final = 4
 _WIDTH: Final = 40  # columns of bar and sparkline
+_STAY: Final = ("invited", "working")  # over the end of a round, where updates may be late
 _STATES: Final = {"invited": False, "working": True, "pushed": False, "failed": True}  # in order; True: named if few
 
 
@@ -141,7 +142,8 @@ class Progress:
             self._done = [r for r in read_rounds(self._plan.directory) if r.round < event.round]
         if event.round != self._round:
             self._since = self._clock() if not trained(self._done) else self._since
-            self._clients = {}
+            stay = _STAY if self._plan.cohort.patience and not event.evaluation else ()
+            self._clients = {name: state for name, state in self._clients.items() if state in stay}
         self._round = event.round
         self._clients.update(dict.fromkeys(map(units.printable, event.cohort), "invited"))
 
@@ -161,6 +163,8 @@ class Progress:
                 grid.add_row("uncompressed", self._compared())
             grid.add_row("loss", self._loss())
             grid.add_row("clients", self._at_work())
+            if self._done and (late := lateness(self._done[-1])):
+                grid.add_row("updates", Text(late))
             grid.add_row("up", self._traffic("bytes_up", self._arriving))
             grid.add_row("down", self._traffic("bytes_down", 0))
             for note in self._notes:
@@ -244,6 +248,12 @@ def watching(plan: Plan, quiet: bool, console: Console | None = None) -> Silent 
     return Silent() if quiet else Progress(plan, console)
 
 
+def lateness(record: RoundRecord) -> str:
+    """How many versions late a round's updates were; "" if none was."""
+    late = record.staleness
+    return f"staleness {sum(late) / len(late):.1f}, at most {late[-1]}" if any(late) else ""
+
+
 def line(record: RoundRecord, of: int, virtual: bool = False) -> str:
     """One round in one plain line, ASCII. ``virtual``: so are its seconds."""
     head = "final evaluation" if record.evaluation else f"round {record.round:>{len(str(of))}}/{of}"
@@ -263,5 +273,6 @@ def line(record: RoundRecord, of: int, virtual: bool = False) -> str:
         parts += [
             f"{getattr(record, kind)} {kind}" for kind in ("late", "rejected", "declined") if getattr(record, kind)
         ]
+    parts += [late] if (late := lateness(record)) else []
     parts.append(units.duration(record.seconds) + " of virtual time" * virtual)
     return "  ".join(parts)

@@ -36,9 +36,11 @@ Metrics = Annotated[Mapping[str, float], BeforeValidator(_finite_only)]
 
 @dataclass(frozen=True)
 class ClientRecord:
-    """One client in one round. ``fate``: ``counted``, or what became of its update instead."""
+    """One client in one round. ``fate``: ``counted``, or what became of its update instead. ``staleness``: how many
+    versions late each of its counted updates was; it may have given two, and bytes and seconds are of both."""
 
     fate: str = "counted"
+    staleness: tuple[int, ...] = ()
     examples: int = 0
     loss: Measure = None
     bytes_up: int = 0
@@ -75,6 +77,11 @@ class RoundRecord:
     bytes_down_uncompressed: int = 0
     clients: Mapping[str, ClientRecord] = field(default_factory=dict)
     evaluation: bool = False
+
+    @property
+    def staleness(self) -> list[int]:
+        """How many versions late the counted updates were, the latest last."""
+        return sorted(late for client in self.clients.values() for late in client.staleness)
 
     @classmethod
     def from_json(cls, line: str | bytes) -> RoundRecord:

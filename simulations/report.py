@@ -33,10 +33,11 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class ClientRow:
-    """One client over the whole run."""
+    """One client over the whole run. ``staleness``: versions that its updates were late, in the mean."""
 
     name: str
     updates: int
+    staleness: float
     examples: int
     accuracy: float | None
     bytes_up: int
@@ -89,6 +90,7 @@ def _facts(result: Result, baseline: Result | None) -> dict[str, Any]:
         "clients": rows,
         "private": any(row.epsilon > 0 for row in rows),
         "rounds": result.rounds,
+        "stale": any(row.staleness > 0 for row in rows),
         "plan": plan,
         "command": shlex.join(["fedpress", "simulate", str(result.run_dir / _PLAN), f"run.name={summary.name}-again"]),
     }
@@ -138,16 +140,19 @@ def client_rows(rounds: Sequence[RoundRecord], parameters: int) -> list[ClientRo
         records = [r.clients[name] for r in rounds if name in r.clients]
         pushed = [c for c in records if c.bytes_up]
         up = sum(c.bytes_up for c in pushed)
+        updates = sum(max(1, len(c.staleness)) for c in pushed)
+        late = [s for c in records for s in c.staleness]
         rows.append(
             ClientRow(
                 name=name,
-                updates=len(pushed),
+                updates=updates,
+                staleness=sum(late) / len(late) if late else 0.0,
                 examples=max(c.examples for c in records),
                 accuracy=last.metrics.get("accuracy"),
                 bytes_up=up,
                 bytes_down=sum(c.bytes_down for c in records),
-                bits_up=8 * up / (parameters * len(pushed)) if pushed and parameters else 0.0,
-                train_seconds=sum(c.train_seconds for c in pushed) / len(pushed) if pushed else 0.0,
+                bits_up=8 * up / (parameters * updates) if pushed and parameters else 0.0,
+                train_seconds=sum(c.train_seconds for c in pushed) / updates if pushed else 0.0,
                 epsilon=max(c.epsilon for c in records),
             )
         )

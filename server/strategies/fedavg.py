@@ -26,7 +26,8 @@ from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
 
 @dataclass(frozen=True)
 class FedAvg:
-    """``weighting``: "examples" as in the paper, or "uniform"; ``lr``: the server's learning rate."""
+    """``weighting``: "examples" as in the paper, or "uniform"; ``lr``: the server's learning rate; ``discount``: the
+    exponent by which late updates count for less (FedAsync's polynomial, Xie et al. 2019)."""
 
     id: ClassVar[str] = "fedavg"
     citation: ClassVar[str] = "McMahan et al. 2017"
@@ -57,7 +58,7 @@ class FedAvg:
     def share(self, arrival: Arrival) -> Share:
         """Examples, or 1; less if stale."""
         weight = float(arrival.report.examples) if self.weighting == "examples" else 1.0
-        return Share(weight * (1.0 + arrival.staleness) ** -self.discount)
+        return Share(weight, (1.0 + arrival.staleness) ** -self.discount)
 
     def read(self, update: Tensors, arrival: Arrival) -> Tensors:  # noqa: ARG002 - a strategy's signature
         """As it came."""

@@ -21,8 +21,8 @@ from fedpress.protos import fleet_pb2 as pb
 class Arrival:
     """An update that was decoded. ``staleness``: versions between its base and the newest one.
 
-    ``training``: what its ticket said. ``base()``: the version it is a change of, as devices see it; ``newest()``: the
-    one devices would get now.
+    ``training``: what its ticket said. ``base()``: the version it is a change of, as devices saw it, or the newest one
+    where that cannot be made again; ``newest()``: the one devices would get now.
     """
 
     report: pb.Report

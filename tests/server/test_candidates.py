@@ -54,7 +54,7 @@ def test_after_a_crash_the_same_is_known(tmp_path: Path, rounds: list[list[tuple
             traffic = Traffic(100 * number, i, 1)
             report = pb.Report(examples=10 + i, loss=0.1 * number, train_seconds=0.3, encode_seconds=0.1 * i)
             said = report.SerializeToString() if fate is Fate.COUNTED else b""
-            store.end_lease(lease.id, fate, traffic, said)
+            store.end_lease(lease.id, number, fate, traffic, said)
             if fate is Fate.COUNTED:
                 live.reported(lease.client, report, traffic)
         store.set_round(number, {"seconds": number / 3})

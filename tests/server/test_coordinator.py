@@ -109,8 +109,8 @@ def test_restoring_a_complete_round_closes_it() -> None:
     for i in range(2):
         c.counted(grant(c, f"id{i}").lease.id, 1.0)
     d = coordinator(2)
-    d.restore(1, Phase.TRAINING, c.leases.values(), c.names, 100.0)
-    assert d.resume_actions() == [Step(1)]
+    d.restore(1, Phase.TRAINING, c.target, c.leases.values(), c.names, 100.0)
+    assert d.resume_actions(101.0) == [Step(1)]
 
 
 def test_when_everybody_declines_the_run_ends_and_says_so() -> None:
@@ -132,12 +132,12 @@ def test_who_was_rejected_is_invited_again_when_the_deadline_is_extended() -> No
 
 def test_after_a_restart_the_round_waits_for_those_who_were_there() -> None:
     c = coordinator(3, regroup_s=30.0)
-    c.restore(2, Phase.GATHERING, [], {f"id{i}": f"name{i}" for i in range(3)}, 100.0)
+    c.restore(2, Phase.GATHERING, 0, [], {f"id{i}": f"name{i}" for i in range(3)}, 100.0)
     assert c.met("id0", 101.0) == c.met("id1", 102.0) == []
     (issue,) = c.met("id2", 103.0)
     assert len(issue.leases) == 3  # type: ignore[union-attr]
     d = coordinator(3, regroup_s=30.0)
-    d.restore(2, Phase.GATHERING, [], {f"id{i}": f"name{i}" for i in range(3)}, 100.0)
+    d.restore(2, Phase.GATHERING, 0, [], {f"id{i}": f"name{i}" for i in range(3)}, 100.0)
     d.met("id0", 101.0)
     (issue,) = d.tick(130.0)  # the others may be gone for good
     assert len(issue.leases) == 1  # type: ignore[union-attr]

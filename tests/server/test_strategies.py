@@ -84,7 +84,7 @@ def test_means_over_clients_weigh_by_held_out_examples(tmp_path: object) -> None
         store.add_client(Client(name, name, "", ""))
         store.add_leases([Lease(f"t{name}", name, 1)], {f"t{name}": Choice("int8", "")})
         report = pb.Report(examples=1, accuracy=accuracy, held_out=held_out)
-        store.end_lease(f"t{name}", Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
+        store.end_lease(f"t{name}", 1, Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
     record = round_record(store, 1, SPEC, 1.0, 1.0)
     store.close()
     assert record["client_metrics"] == {"accuracy": 0.625}
