@@ -37,9 +37,10 @@ class Fate(Enum):
 class Rules:
     """What the plan says about rounds. ``cohort`` maps the number of present clients to the size wanted.
 
-    A client is present for ``presence_s`` after it called, and while it is at work. After a restart, the next round waits up to ``regroup_s``
-    for the clients that were enrolled: they find the server again at their own pace. A lease stays open for
-    ``max_staleness`` rounds after its own. ``buffer`` and ``concurrency`` (as ``cohort``) are those of ``Buffered``.
+    A client is present for ``presence_s`` after it called, and while it is at work. After a restart, the next round
+    waits up to ``regroup_s`` for the clients that were enrolled: they find the server again at their own pace. A lease
+    stays open for ``max_staleness`` rounds after its own. ``buffer`` and ``concurrency`` (a map, too) are those of
+    ``Buffered``.
     """
 
     rounds: int

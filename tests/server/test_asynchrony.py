@@ -49,6 +49,10 @@ class World:
     def over(self) -> bool:
         return self.c.phase is Phase.FINISHED
 
+    @property
+    def stepping(self) -> bool:
+        return self.c.phase is Phase.STEPPING
+
     def does(self, actions: list[Any]) -> None:
         for action in actions:
             if isinstance(action, Issue):
@@ -172,9 +176,7 @@ class World:
 
 
 KINDS = ["ask", "ask", "ask", "push", "push", "push", "decline", "reject", "tick", "step", "restart"]
-EVENTS = st.lists(
-    st.tuples(st.sampled_from(KINDS), st.sampled_from(list(World.names)), st.floats(0, 6)), max_size=80
-)
+EVENTS = st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(list(World.names)), st.floats(0, 6)), max_size=80)
 
 
 def play(world: World, events: list[tuple[str, str, float]]) -> None:
@@ -316,10 +318,10 @@ def test_late_updates_count_into_a_round_but_not_towards_its_cohort() -> None:
     for client in tardy:
         world.push(client)
     assert world.late == [0, 0, 1, 1]
-    assert world.c.phase is Phase.TRAINING, "its own cohort is at work"
+    assert not world.stepping, "its own cohort is at work"
     for client in world.names.keys() - set(tardy):
         world.push(client)
-    assert world.c.phase is Phase.STEPPING
+    assert world.stepping
 
 
 def test_without_patience_rounds_end_their_leases_as_ever() -> None:
