@@ -289,7 +289,7 @@ class Run:
 
     def _mark_as(self, round_: int, phase: Phase) -> None:
         up, down = self.meter.wire
-        facts = {"round": round_, "phase": phase.value, "target": self._coordinator.target}
+        facts: dict[str, object] = {"round": round_, "phase": phase.value, "target": self._coordinator.target}
         facts |= {"elapsed": self._elapsed(), "wire_up": up, "wire_down": down}
         for key, value in facts.items():
             self.store.set_meta(key, str(value))

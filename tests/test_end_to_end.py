@@ -176,6 +176,46 @@ def test_a_server_killed_in_mid_run_resumes_the_round_and_loses_nothing(tmp_path
     assert all(r.updates == 2 for r in rounds)
 
 
+def test_without_rounds_a_killed_client_costs_its_own_update_and_nothing_else(tmp_path: Path) -> None:
+    words = [
+        "digits", f"run.out={tmp_path}", "run.rounds=20", "clients.count=5", "run.name=buffered",
+        "server.long_poll_s=3", "cohort.buffer=3", "cohort.deadline_s=2", "train.max_steps=20",
+    ]  # fmt: skip
+    with subprocess.Popen([*CLI, "server", *words, "--linger", "3"], stdout=subprocess.PIPE, text=True) as server:
+        clients = []
+        try:
+            port = _port(server)
+            clients = [
+                subprocess.Popen(
+                    [*CLI, "client", f"127.0.0.1:{port}", *words, "--name", f"c{i}", "--shard", str(i), "--vault",
+                     str(tmp_path / f"vault{i}")],
+                    stdout=subprocess.PIPE, text=True,
+                )
+                for i in range(5)
+            ]  # fmt: skip
+            first, *others = clients
+            assert first.stdout is not None
+            for line in first.stdout:
+                if "to send" in line:  # trained, and about to push
+                    break
+            first.kill()
+            for client in others:
+                output, _ = client.communicate(timeout=90)
+                assert client.returncode == 0, output
+                assert "the run is finished" in output
+            server.communicate(timeout=30)
+        finally:
+            server.kill()
+            for client in clients:
+                client.kill()
+                client.communicate()
+    rounds = [r for r in read_rounds(tmp_path / "buffered") if r.train_loss is not None]
+    assert [r.round for r in rounds] == list(range(1, 21))
+    assert all(r.updates == 3 for r in rounds)
+    assert any(any(r.staleness) for r in rounds)
+    assert sum(len(r.clients["c0"].staleness) for r in rounds if "c0" in r.clients) <= 2, "it did not live longer"
+
+
 def test_ship_makes_a_smaller_model_that_a_client_fetches(tmp_path: Path) -> None:
     result = run(tmp_path, "engine.name=processes", "run.rounds=12", "train.epochs=5", "ship.epochs=40")
     shipped = fedpress("ship", str(result.run_dir))

@@ -31,6 +31,9 @@ def test_a_plan_survives_toml(tmp_path: Path) -> None:
         ("upload.codec=ef+topk:2+int8", "upload.codec"),
         ("server.cert=x.pem", "server.key together"),
         ("cohort.min_updates=11", "cohort.min_updates"),
+        ("cohort.buffer=-1", "cohort.buffer"),
+        ("cohort.late=keep", "cohort.late"),
+        ("cohort.concurrency=3", "cohort.concurrency = 0 with cohort.buffer = 0"),
         ("run.name=../elsewhere", "run.name"),
         ("lr=1", "section.key=value"),
         ("train.lr", "section.key=value"),
@@ -40,6 +43,31 @@ def test_what_is_wrong_is_named(override: str, said: str) -> None:
     with pytest.raises(PlanError) as refusal:
         load(None, [override])
     assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["cohort.buffer=3", "cohort.over_select=1.5"], "cohort.over_select = 1.0 with cohort.buffer > 0"),
+        (["cohort.buffer=3", "cohort.late=fold"], "cohort.late = 'drop' with cohort.buffer > 0"),
+        (["cohort.buffer=3", "cohort.min_updates=4"], "cohort.min_updates of at most cohort.buffer, got 4"),
+        (["cohort.buffer=3", "download.history=10"], r"cohort.max_staleness below download.history \(10\), got 10"),
+        (
+            ["cohort.late=fold", "cohort.max_staleness=50"],
+            r"cohort.max_staleness below download.history \(50\), got 50",
+        ),
+    ],
+)
+def test_pacing_that_does_not_go_together_is_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(PlanError, match=said):
+        load(None, overrides)
+
+
+def test_updates_may_be_late_only_where_the_plan_says_so() -> None:
+    assert load(None, ["cohort.max_staleness=99"]).cohort.patience == 0
+    assert load(None, ["cohort.late=fold"]).cohort.patience == load(None, ["cohort.buffer=2"]).cohort.patience == 10
+    assert load(None, ["cohort.fraction=0.5"]).concurrency(8) == 4
+    assert load(None, ["cohort.buffer=2", "cohort.concurrency=3"]).concurrency(8) == 3
 
 
 def test_all_faults_are_said_at_once() -> None:

@@ -49,6 +49,10 @@ class World:
     def over(self) -> bool:
         return self.c.phase is Phase.FINISHED
 
+    @property
+    def stepping(self) -> bool:
+        return self.c.phase is Phase.STEPPING
+
     def does(self, actions: list[Any]) -> None:
         for action in actions:
             if isinstance(action, Issue):
@@ -315,10 +319,10 @@ def test_late_updates_count_into_a_round_but_not_towards_its_cohort() -> None:
     for client in tardy:
         world.push(client)
     assert world.late == [0, 0, 1, 1]
-    assert world.c.phase is Phase.TRAINING, "its own cohort is at work"
+    assert not world.stepping, "its own cohort is at work"
     for client in world.names.keys() - set(tardy):
         world.push(client)
-    assert world.c.phase is Phase.STEPPING
+    assert world.stepping
 
 
 def test_without_patience_rounds_end_their_leases_as_ever() -> None:

@@ -37,6 +37,23 @@ def test_fedavg_weighs_by_examples_or_uniformly() -> None:
     assert step(updates, "strategy.weighting=uniform") == [1.5, -1.0]
 
 
+def test_late_updates_weigh_less_by_fedasyncs_polynomial() -> None:
+    for discount, expected in ((0.5, 15.0), (1.0, 7.5), (0.0, 30.0)):
+        strategy = build(load(None, [f"cohort.discount={discount}"]))
+        assert strategy.weight(pb.Report(examples=30), 3) == expected  # 30 * 4 ** -discount
+        assert strategy.weight(pb.Report(examples=30), 0) == 30
+
+
+def test_a_discount_is_not_made_up_for_by_dividing() -> None:
+    total = WeightedSum(spec := Spec.of({"w": np.zeros(1, np.float32)}))
+    total.fold({"w": np.array([4.0], np.float32)}, 5, 10)
+    assert total.mean()["w"] == 2
+    total.fold({"w": np.array([-1.0], np.float32)}, 30)
+    assert total.mean()["w"] == -0.25  # (5 * 4 - 30) / (10 + 30)
+    with pytest.raises(SpecError, match="weight"):
+        WeightedSum(spec).fold({}, 1.0, 0.0)
+
+
 def test_fedper_shares_all_but_what_matches() -> None:
     strategy = build(load(None, ["strategy.name=fedper", 'strategy.personal=["head.*"]']))
     assert [p.name for p in strategy.layout(SPEC)] == ["body.w"]

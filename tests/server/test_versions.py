@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedpress.compression.download import origin, rebuild
+from fedpress.errors import StoreError
 from fedpress.params import Spec, Tensors, TensorSpec, content_hash, unflatten
 from fedpress.plan import Download
 from fedpress.server.store import Store
@@ -150,6 +151,52 @@ def test_a_weight_beyond_exact_sums_costs_bytes_and_never_a_wrong_model(tmp_path
     assert len(run.versions.recipe(run.held[9][0])) == 1
     for name, model in run.held:
         assert content_hash(run.arrive(name, model)) == run.versions.hash
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["running", "restarted"])
+def test_earlier_versions_are_known_as_long_as_the_history_says(tmp_path: Path, again: bool) -> None:
+    run = Run(tmp_path, history=6)
+    steps = []
+    for _ in range(10):
+        run.publish()
+        steps.append(run.versions.step)
+    if again:
+        run.restart()
+    versions = run.versions
+    assert [n for n in range(12) if versions.hash_at(n)] == list(range(4, 10))
+    for number in range(4, 10):
+        name, model = run.held[number]
+        assert versions.hash_at(number) == name
+        for found, known in ((versions.step_at(number), steps[number]), (versions.seen_at(number), model)):
+            assert found is not None
+            assert known is not None
+            assert content_hash(found) == content_hash(known)
+    assert versions.seen_at(3) is None
+    with pytest.raises(StoreError, match="version 3 in the history, which begins with 4"):
+        versions.step_at(3)
+
+
+def test_the_first_version_was_seen_and_added_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.publish(3)
+    assert run.versions.step_at(0) is None
+    assert content_hash(run.versions.seen_at(0) or {}) == run.first()[0]
+
+
+def test_of_whole_models_the_names_are_kept_and_nothing_else(tmp_path: Path) -> None:
+    run = Run(tmp_path, "int8", mode="full", history=3)
+    run.publish(5)
+    assert [run.versions.hash_at(n) for n in (1, 2, 3, 4)] == [None, *(name for name, _ in run.held[2:])]
+    assert run.versions.step_at(3) is None
+    assert run.versions.seen_at(3) is None
+    assert content_hash(run.versions.seen_at(4) or {}) == run.versions.hash
+
+
+def test_a_version_that_cannot_be_traced_back_is_not_made_up(tmp_path: Path) -> None:
+    run = Run(tmp_path, "ecsq:2")
+    run.publish(9)
+    found = run.versions.seen_at(2)
+    assert found is None or content_hash(found) == run.held[2][0]
 
 
 def test_whole_models_have_no_steps_and_no_first_version(tmp_path: Path) -> None:

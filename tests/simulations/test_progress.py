@@ -15,7 +15,7 @@ from rich.console import Console
 from fedpress import plan as plans
 from fedpress.server import events
 from fedpress.simulations.progress import Progress, Silent, line, watching
-from fedpress.simulations.records import RoundRecord, read_rounds
+from fedpress.simulations.records import ClientRecord, RoundRecord, read_rounds
 from fedpress.simulations.units import sparkline
 
 MODEL = {"w": np.zeros(1, np.float32)}
@@ -140,6 +140,21 @@ def test_silent_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_line_of_a_final_evaluation() -> None:
     record = RoundRecord(5, seconds=1, cohort=2, updates=2, client_metrics={"accuracy": 0.9}, evaluation=True)
     assert line(record, 4) == "final evaluation  accuracy 90.0 % on clients  clients 2/2  1.00 s"
+
+
+def test_work_goes_on_over_the_end_of_a_round_where_updates_may_be_late(tmp_path: Path) -> None:
+    clients = {"c0": ClientRecord(staleness=(2, 0)), "c1": ClientRecord(staleness=(1,))}
+    record = RoundRecord(1, seconds=1, cohort=3, updates=3, clients=clients)
+    for override, stay in (("cohort.buffer=3", True), ("cohort.late=fold", True), ("cohort.late=drop", False)):
+        progress = Progress(plans.load(None, [f'run.out="{tmp_path}"', override]), Console(file=io.StringIO()))
+        progress.run(events.RoundOpened(1, ROUNDS, ("c0", "c1", "c2")))
+        progress.run(events.WorkTaken("c2", 1))
+        progress.run(events.UpdateCounted("c0", 1, 10, 0, staleness=2))
+        progress.run(closed(record))
+        progress.run(events.RoundOpened(2, ROUNDS, ("c0",)))
+        assert ("1 working (c2)" in frame(progress)) == stay
+        assert "staleness 1.0, at most 2" in frame(progress)
+    assert "clients 3/3  staleness 1.0, at most 2  1.00 s" in line(record, 4)
 
 
 def test_sparkline() -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -114,6 +115,17 @@ def test_run_with_little_to_show(make_run: MakeRun) -> None:
     (run / "plan.toml").unlink()
     with pytest.raises(DataError, match=r"plan\.toml"):
         write_report(run)
+
+
+def test_late_updates_are_shown_and_two_of_a_client_in_a_round_are_two(make_run: MakeRun) -> None:
+    run = make_run("demo", names=["a", "b"], count=2)
+    assert "staleness" not in write_report(run).read_text(encoding="utf-8")
+    records = read_rounds(run)
+    late = replace(records[2], clients={**records[2].clients, "a": replace(records[2].clients["a"], staleness=(3, 0))})
+    (run / ROUNDS_FILE).write_text("".join(r.to_json() + "\n" for r in (*records[:2], late)))
+    assert "1.5, 3" in write_report(run).read_text(encoding="utf-8")
+    a, b = client_rows(read_rounds(run), 50_890)
+    assert (a.updates, a.staleness, b.updates, b.staleness) == (3, 1.5, 2, 0.0)
 
 
 def test_many_rounds_and_clients_stay_small(make_run: MakeRun) -> None:
