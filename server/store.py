@@ -252,8 +252,8 @@ class Store:
         return [(_lease(r), r[6], Traffic(r[7], r[8], r[9]), r[10]) for r in rows]
 
     def history(self) -> Iterator[tuple[Lease, Traffic, bytes, float]]:
-        """Every lease of training, as they ended: its traffic, its report, and the seconds that the round took in which it
-        did (0: not over)."""
+        """Every lease of training, as they ended: its traffic, its report, and the seconds of the round in which it did
+        (0: not over)."""
         rows = self._db.execute(
             "SELECT id, client, l.round, evaluate, fate, handed, bytes_up, bytes_down, models_down, report, "
             "COALESCE(json_extract(record, '$.seconds'), 0.0) FROM leases l LEFT JOIN rounds r ON r.round = l.ended "
