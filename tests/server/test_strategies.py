@@ -37,21 +37,24 @@ def test_fedavg_weighs_by_examples_or_uniformly() -> None:
     assert step(updates, "strategy.weighting=uniform") == [1.5, -1.0]
 
 
-def test_late_updates_weigh_less_by_fedasyncs_polynomial() -> None:
-    for discount, expected in ((0.5, 15.0), (1.0, 7.5), (0.0, 30.0)):
+def test_late_updates_count_less_by_fedasyncs_polynomial() -> None:
+    report = pb.Report(examples=30)
+    for discount, expected in ((0.5, 0.5), (1.0, 0.25), (0.0, 1.0)):
         strategy = build(load(None, [f"cohort.discount={discount}"]))
-        assert strategy.weight(pb.Report(examples=30), 3) == expected  # 30 * 4 ** -discount
-        assert strategy.weight(pb.Report(examples=30), 0) == 30
+        late, fresh = (strategy.share(Arrival(report, pb.Training(), s, dict, dict)) for s in (3, 0))
+        assert (late.weight, late.scale) == (30, expected)  # 4 ** -discount
+        assert (fresh.weight, fresh.scale) == (30, 1)
 
 
 def test_a_discount_is_not_made_up_for_by_dividing() -> None:
     total = WeightedSum(spec := Spec.of({"w": np.zeros(1, np.float32)}))
-    total.fold({"w": np.array([4.0], np.float32)}, 5, 10)
+    total.fold({"w": np.array([4.0], np.float32)}, 10, 0.5)
     assert total.mean()["w"] == 2
     total.fold({"w": np.array([-1.0], np.float32)}, 30)
-    assert total.mean()["w"] == -0.25  # (5 * 4 - 30) / (10 + 30)
-    with pytest.raises(SpecError, match="weight"):
-        WeightedSum(spec).fold({}, 1.0, 0.0)
+    assert total.mean()["w"] == -0.25  # (10 * 0.5 * 4 - 30) / (10 + 30)
+    for weight, scale in ((0.0, 1.0), (float("inf"), 1.0), (1.0, float("nan"))):
+        with pytest.raises(SpecError, match="weight"):
+            WeightedSum(spec).fold({}, weight, scale)
 
 
 def test_fedper_shares_all_but_what_matches() -> None:
