@@ -133,12 +133,14 @@ class Over:
 class Coordinator:
     """See the module's docstring. ``new_id`` makes ticket ids; ``names`` gives clients the order selection draws in.
 
-    ``candidate(client, name)`` is what is known of a client when somebody is to be invited.
+    ``candidate(client, name)`` is what is known of a client when somebody is to be invited. ``here(name, round, now)``
+    is for simulations, which know who is there; without it, a client is present for a while after it called.
     """
 
     rules: Rules
     new_id: Callable[[], str]
     candidate: Callable[[str, str], Candidate] = lambda _, name: Candidate(name)
+    here: Callable[[str, int, float], bool] | None = None
     round: int = 1
     phase: Phase = Phase.GATHERING
     deadline: float = math.inf
@@ -266,6 +268,8 @@ class Coordinator:
         return sum(lease.fate is fate for lease in self.leases.values())
 
     def _present(self, now: float) -> list[str]:
+        if self.here is not None:
+            return [c for c, name in self.names.items() if self.here(name, self.round, now)]
         return [c for c, at in self.seen.items() if now - at <= self.rules.presence_s]
 
     def _willing(self, now: float) -> list[str]:
@@ -284,7 +288,7 @@ class Coordinator:
         needed = max(self.rules.min_updates, self.rules.min_clients if self.round == 1 else 1)
         if now < self.regroup:
             needed = max(needed, len(self.names))
-        if len(present) < needed:
+        if len(present if self.here is None else self.seen) < needed:
             return []
         willing = len(self._willing(now))
         if willing < max(1, self.rules.min_updates):
