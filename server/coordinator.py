@@ -141,6 +141,7 @@ class Coordinator:
     new_id: Callable[[], str]
     candidate: Callable[[str, str], Candidate] = lambda _, name: Candidate(name)
     here: Callable[[str, int, float], bool] | None = None
+    held: bool = False  # no round opens
     round: int = 1
     phase: Phase = Phase.GATHERING
     deadline: float = math.inf
@@ -282,7 +283,7 @@ class Coordinator:
         if self.phase is Phase.TRAINING:  # whoever comes may fill the place of one that was refused
             missing = self.target - self._count(Fate.OPEN) - self._count(Fate.COUNTED)
             return self._invite(now, missing) if missing > 0 else []
-        if self.phase is not Phase.GATHERING:
+        if self.phase is not Phase.GATHERING or self.held:
             return []
         present = self._present(now)
         needed = max(self.rules.min_updates, self.rules.min_clients if self.round == 1 else 1)

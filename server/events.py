@@ -63,6 +63,15 @@ class RoundClosed:
 
 
 @dataclass(frozen=True)
+class BestModel:
+    """The model after ``round`` is the best so far. Heard before the record that says so is kept."""
+
+    round: int
+    value: float
+    model: Tensors
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something people should read."""
 
@@ -77,6 +86,14 @@ class RunFinished:
 
 
 Event: TypeAlias = (
-    ClientJoined | RoundOpened | WorkTaken | UpdateCounted | ClientFailed | RoundClosed | Noted | RunFinished
+    ClientJoined
+    | RoundOpened
+    | WorkTaken
+    | UpdateCounted
+    | ClientFailed
+    | RoundClosed
+    | BestModel
+    | Noted
+    | RunFinished
 )
 Listener: TypeAlias = Callable[[Event], None]
