@@ -363,6 +363,30 @@ def bench_traffic(
     console.print(f"{out / 'traffic.json'}, and a drawing per task beside it.")
 
 
+@bench_app.command("strategies")
+def bench_strategies(
+    study: Annotated[Literal["global", "personalized", "asynchronous"], typer.Argument(help="What is compared.")],
+    setting: Annotated[list[str] | None, typer.Option(help="A setting; repeat for more. Default: all.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="An arm; repeat for more. Default: all.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeat for more. Default: 0, 1 and 2.")] = None,
+    out: Annotated[Path, typer.Option(help="Where runs are kept. Finished ones are not run again.")] = Path(
+        "runs/bench"
+    ),
+    keys: Annotated[list[str] | None, typer.Option("--set", help="A key of all plans, as section.key=value.")] = None,
+) -> None:
+    """Strategies side by side on real data, with the default compressed codecs: accuracy, rounds, bytes, time.
+
+    Example: [bold]fedpress bench strategies personalized --setting har --arm fedper --arm ditto --seed 0[/bold]
+    """
+    from fedpress.simulations.benchmarks import studies
+    from fedpress.simulations.benchmarks.steps import Steps
+
+    with Steps(console, "running") as steps:
+        rows = studies.run(study, setting or [], arm or [], seed or [0, 1, 2], out, keys or [], steps.run)
+    wide.print(studies.table(rows, studies.STUDIES[study].shows))
+    console.print(str(studies.save(rows, out)))
+
+
 def read_plan(words: list[str] | None) -> Plan:
     """The plan that words on the command line describe: a file, or a task by name or path, then overrides."""
     plan = _read(list(words or ()))

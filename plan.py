@@ -53,6 +53,12 @@ class Clients(_Section):
     alpha: float = Field(0.3, gt=0, description="Dirichlet concentration: small is skewed")
     shards: int = Field(2, ge=1, description="label shards per client")
     holdout: float = Field(0.1, ge=0, lt=1, description="share of each client's data kept for its own metrics")
+    availability: str = Field("always", description="when clients are there: always, diurnal, or a trace (.csv)")
+    availability_in: Literal["rounds", "seconds"] = Field(
+        "rounds", description="the time of a trace and of day: rounds or seconds"
+    )
+    available: Fraction = Field(0.5, description="diurnal: share of the day that each client is there, in one stretch")
+    day: float = Field(24.0, gt=0, description="diurnal: length of the day, in rounds or seconds")
 
 
 class Train(_Section):
@@ -68,7 +74,9 @@ class Train(_Section):
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="local optimiser, fresh each round")
     lr: float = Field(0.1, gt=0, description="learning rate at round 1, or after the warm-up")
     lr_end: float = Field(0.0, ge=0, description="learning rate that linear and cosine end at")
-    schedule: Literal["constant", "linear", "cosine", "step"] = Field("constant", description="learning rate by round")
+    schedule: Literal["constant", "linear", "cosine", "step"] = Field(
+        "constant", description="learning rate by round: constant, linear, cosine or step"
+    )
     lr_drop_every: int = Field(0, ge=0, description="schedule step: rounds between two drops of the learning rate")
     lr_drop: Fraction = Field(0.1, description="schedule step: what each drop multiplies the learning rate by")
     warmup_rounds: int = Field(0, ge=0, description="first rounds in which the learning rate climbs linearly to lr")
@@ -92,10 +100,11 @@ class Cohort(_Section):
 
     fraction: Fraction = Field(1.0, description="share of enrolled clients per round")
     selection: Literal["uniform", "weighted", "round-robin", "deadline-aware"] = Field(
-        "uniform", description="how it is drawn; weighted: by examples, which goes with strategy.weighting = uniform"
+        "uniform",
+        description="uniform, weighted (by examples: then strategy.weighting = uniform), round-robin or deadline-aware",
     )
     require: tuple[Literal["charging", "unmetered", "idle"], ...] = Field(
-        (), description="invite no device that says it is otherwise; those that say nothing are invited"
+        (), description="charging, unmetered, idle: no device is invited that says it is not; silence is consent"
     )
     min_clients: int = Field(0, ge=0, description="enrolled clients before round 1; 0: all of clients.count")
     min_updates: int = Field(1, ge=1, description="updates without which a round is not closed")
@@ -167,6 +176,20 @@ class Evaluate(_Section):
     server_every: int = Field(1, ge=0, description="rounds between evaluations on the server's test data; 0: never")
     clients_every: int = Field(1, ge=0, description="rounds between evaluations on clients' held-out data; 0: never")
     batch_size: int = Field(512, ge=1, description="examples per evaluation batch")
+
+
+class Stop(_Section):
+    """Early stopping, and which model is best: by the server's metrics or, where it measures none, the clients'."""
+
+    metric: str = Field("accuracy", min_length=1, description="of the task; loss is better when lower, others higher")
+    patience: int = Field(0, ge=0, description="end after so many rounds without an improvement; 0: never")
+    min_delta: float = Field(0.0, ge=0, description="what the metric must improve by, or it is no improvement")
+    target: float = Field(0.0, ge=0, description="end once the metric is as good as this; 0: no target")
+
+    @property
+    def early(self) -> bool:
+        """The run may end before its last round."""
+        return bool(self.patience or self.target)
 
 
 class Privacy(_Section):
@@ -246,6 +269,7 @@ class Plan(_Section):
     upload: Upload = Upload()
     download: Download = Download()
     evaluate: Evaluate = Evaluate()
+    stop: Stop = Stop()
     privacy: Privacy = Privacy()
     server: Server = Server()
     engine: Engine = Engine()
@@ -271,6 +295,14 @@ class Plan(_Section):
             raise ValueError(
                 f"expected cohort.min_updates of at most the cohort ({self.cohort_size(self.clients.count)}), "
                 f"got {self.cohort.min_updates}"
+            )
+        by_seconds = self.clients.availability != "always" and self.clients.availability_in == "seconds"
+        if by_seconds and (self.engine.name, self.engine.clock) == ("inline", "wall"):
+            raise ValueError("expected engine.clock = 'virtual' with clients.availability_in = 'seconds' inline")
+        if self.stop.early and not (self.evaluate.server_every or self.evaluate.clients_every):
+            raise ValueError(
+                "expected evaluate.server_every or evaluate.clients_every > 0 with stop.patience or stop.target: "
+                "nobody would measure"
             )
         if self.train.warmup_rounds >= self.run.rounds:
             raise ValueError(

@@ -20,7 +20,7 @@ from fedpress.server.federation import Federation
 from fedpress.server.journal import Journal
 from fedpress.server.service import Evaluator, Service
 from fedpress.server.store import Store
-from fedpress.simulations.records import RoundRecord, read_rounds
+from fedpress.simulations.records import RoundRecord, read_rounds, trained
 from fedpress.simulations.results import Result, Summary, summarise
 
 STORE_FILE = "store.sqlite"
@@ -30,7 +30,7 @@ class Host:
     """One run's server. A context manager: leaving it closes the store, whatever happened.
 
     ``initial``: the whole initial model. ``resume``: continue what the directory holds, else it must hold no run.
-    ``clock``: seconds, monotonic, real or virtual.
+    ``clock``: seconds, monotonic, real or virtual. ``here``: as for ``server.run.Run``.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Host:
         resume: bool = False,
         durable: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        here: Callable[[str, int, float], bool] | None = None,
     ) -> None:
         self.plan = plan
         self._listen = listen
@@ -54,7 +55,7 @@ class Host:
         if resume and not path.exists():
             raise PlanError(f"Expected a run to resume in '{plan.directory}', found none.")
         self.store = Store(path, durable)
-        self.federation = Federation(plan, initial, self.store, clock, self._hear)
+        self.federation = Federation(plan, initial, self.store, clock, self._hear, here)
         self.journal = Journal(plan, self.store)
         self.federation.start()
 
@@ -74,6 +75,8 @@ class Host:
         """Write and return what the run came to. ``wall_seconds``: what it took, where its clock is virtual."""
         federation = self.federation
         rounds = self.rounds()
+        done = max((r.round for r in trained(rounds)), default=0)
+        self.journal.ended(done, federation.model)
         summary = summarise(
             self.plan,
             rounds,
@@ -85,6 +88,7 @@ class Host:
             wire_down=federation.meter.wire[1],
             baseline=baseline,
             wall_seconds=wall_seconds,
+            ended=self.store.meta("ended") or "",
         )
         summary.write(self.plan.directory)
         return Result(self.plan.directory, summary, rounds)
@@ -111,4 +115,6 @@ class Host:
     def _hear(self, event: events.Event) -> None:
         if isinstance(event, events.RoundClosed):
             self.journal.write(event.record, event.model)
+        elif isinstance(event, events.BestModel):
+            self.journal.best(event.round, event.model)
         self._listen(event)

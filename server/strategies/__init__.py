@@ -12,7 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from fedpress.errors import PlanError, closest
 from fedpress.plan import Plan, explain
 from fedpress.server.strategies import compatibility
+from fedpress.server.strategies.fedasync import FedAsync
 from fedpress.server.strategies.fedavg import FedAvg
+from fedpress.server.strategies.fedbuff import FedBuff
 from fedpress.server.strategies.fedper import FedPer
 from fedpress.server.strategies.fedprox import FedProx
 from fedpress.server.strategies.scaffold import Scaffold
@@ -27,6 +29,8 @@ STRATEGIES: Final[Mapping[str, Any]] = {
         FedProx,
         Scaffold,
         FedPer,
+        FedAsync,
+        FedBuff,
     )
 }
 #: Fields that come from elsewhere in the plan.

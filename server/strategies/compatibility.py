@@ -13,6 +13,8 @@ GRADIENTS: Final = "gradients"
 REPRESENTATIONS: Final = "representations"
 ROUNDS: Final = "rounds"
 SGD: Final = "sgd"
+BUFFER: Final = "buffer"
+EACH: Final = "each"
 
 #: What each trainer lets a rule do; and of that, what local privacy can guard.
 _TRAINERS: Final[Mapping[str, frozenset[str]]] = {
@@ -43,6 +45,12 @@ NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
         lambda plan: plan.cohort.buffer == 0 and plan.cohort.late == "drop",
         "cohort.buffer = 0 and cohort.late = 'drop'",
     ),
+    BUFFER: (
+        "a buffer of updates in place of rounds",
+        lambda plan: plan.cohort.buffer > 0,
+        "cohort.buffer of 1 or more, such as a tenth of the clients that train at once",
+    ),
+    EACH: ("a version after every update", lambda plan: plan.cohort.buffer == 1, "cohort.buffer = 1"),
     SGD: (
         "plain SGD on the device",
         lambda plan: plan.train.optimizer == "sgd" and not plan.train.momentum and not plan.train.weight_decay,

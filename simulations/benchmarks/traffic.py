@@ -51,10 +51,10 @@ ARMS: Final[Mapping[str, Arm]] = {
 
 def plan_of(task: str, arm: str, seed: int, out: Path, more: Sequence[str]) -> Plan:
     """One run's plan; ``more`` are further keys, for all runs. Raises PlanError."""
-    settings, sent = _known("settings", task, SETTINGS), _known("arm", arm, ARMS)
+    settings, sent = known("settings", task, SETTINGS), known("arm", arm, ARMS)
     codecs = (f"upload.codec={sent.upload}", f"download.codec={sent.download}", f"download.mode={sent.mode}")
     lr = f"strategy.lr={sent.lr}"
-    named = (f'run.out="{out}"', f'run.name="{_file_name(task, arm, str(seed))}"', f"run.seed={seed}")
+    named = (f'run.out="{out}"', f'run.name="{file_name(task, arm, str(seed))}"', f"run.seed={seed}")
     plan = plans.load(None, [*QUIET, *settings, f"task.name={task_of(task)}", *codecs, lr, *named, *more])
     rounds = max(1, round(plan.run.rounds * sent.rounds))
     return plan.model_copy(update={"run": plan.run.model_copy(update={"rounds": rounds})})
@@ -89,17 +89,19 @@ def run(
             found[arm] = [measure(p, tick(f"{task}, {arm}, seed {p.run.seed}", p)) for p in planned[task, arm]]
             lines.append(compare(task, arm, found[FP32], found[arm]))
         curves = {arm: mean_curve(results) for arm, results in found.items()}
-        accuracy_by_traffic(curves, task, out / _file_name("traffic", task))
+        accuracy_by_traffic(curves, task, out / file_name("traffic", task))
         rows = [asdict(line) | {"codecs": asdict(ARMS[line.arm])} for line in lines]
         (out / "traffic.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
     return lines
 
 
-def _file_name(*words: str) -> str:
+def file_name(*words: str) -> str:
+    """Letters and digits of the words, with dashes between."""
     return "-".join(re.findall(r"[A-Za-z0-9]+", " ".join(words)))
 
 
-def _known(what: str, name: str, table: Mapping[str, T]) -> T:
+def known(what: str, name: str, table: Mapping[str, T]) -> T:
+    """An entry of a table. Raises PlanError, naming the closest, for one that is not there."""
     if name not in table:
         raise PlanError(f"Unknown {what} '{name}'. {closest(name, table)}")
     return table[name]
