@@ -105,6 +105,10 @@ class TorchTrainer:
         self._module.train()
         with self._seeded(rng), self._trainable(terms.only):
             chosen = [p for p in self._module.parameters() if p.requires_grad]
+            if not chosen:
+                raise PlanError(
+                    f"Expected a parameter to train, got only buffers: {', '.join(terms.only or ())} (strategy.personal)."
+                )
             optimizer = OPTIMIZERS[training.optimizer](chosen, training)
             loss, steps, spent = (
                 self._plain(optimizer, training, rng, terms)

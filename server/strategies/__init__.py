@@ -13,8 +13,14 @@ from fedpress.errors import PlanError, closest
 from fedpress.plan import Plan, explain
 from fedpress.server.strategies import compatibility
 from fedpress.server.strategies.fedavg import FedAvg
+from fedpress.server.strategies.fedbabu import FedBABU
+from fedpress.server.strategies.fedbn import FedBN
 from fedpress.server.strategies.fedper import FedPer
 from fedpress.server.strategies.fedprox import FedProx
+from fedpress.server.strategies.fedrep import FedRep
+from fedpress.server.strategies.finetune import FineTune
+from fedpress.server.strategies.lg_fedavg import LgFedAvg
+from fedpress.server.strategies.local import Local
 from fedpress.server.strategies.scaffold import Scaffold
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share, Strategy
 
@@ -27,6 +33,12 @@ STRATEGIES: Final[Mapping[str, Any]] = {
         FedProx,
         Scaffold,
         FedPer,
+        FedRep,
+        LgFedAvg,
+        FedBN,
+        FedBABU,
+        FineTune,
+        Local,
     )
 }
 #: Fields that come from elsewhere in the plan.
