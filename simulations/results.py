@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fedpress.errors import DataError
 from fedpress.plan import Plan
+from fedpress.server.spread import spread
 from fedpress.simulations import units
 from fedpress.simulations.records import (
     ROUNDS_FILE,
@@ -49,6 +50,8 @@ REPORT_FILE: Final = "report.html"
 class Summary:
     """``summary.json``. What a run has no value for is None here and absent there.
 
+    ``personal_accuracy`` is the mean of what clients measured last on their own held-out data, ``personal_deviation``
+    its standard deviation, ``personal_worst_decile`` the mean of the lowest tenth: every client counts once.
     ``seconds`` are virtual where there are ``wall_seconds``, which is what this machine took for the simulation.
     """
 
@@ -72,6 +75,8 @@ class Summary:
     best_accuracy: Measure = None
     best_round: int | None = None
     personal_accuracy: Measure = None
+    personal_deviation: Measure = None
+    personal_worst_decile: Measure = None
     baseline_accuracy: Measure = None
     epsilon: Measure = None
     wire_up: int = 0
@@ -158,7 +163,7 @@ def summarise(
     """
     accuracies = curve(rounds)
     best_round, best = max(accuracies, key=lambda at: at[1], default=(None, None))
-    personal = [c.metrics["accuracy"] for c in latest(rounds).values() if "accuracy" in c.metrics]
+    personal = spread([c.metrics["accuracy"] for c in latest(rounds).values() if "accuracy" in c.metrics])
     epsilons = [c.epsilon for r in rounds for c in r.clients.values() if c.epsilon > 0]
     return Summary(
         name=plan.run.name,
@@ -180,7 +185,9 @@ def summarise(
         accuracy=accuracies[-1][1] if accuracies else None,
         best_accuracy=best,
         best_round=best_round,
-        personal_accuracy=sum(personal) / len(personal) if personal else None,
+        personal_accuracy=personal.mean if personal else None,
+        personal_deviation=personal.deviation if personal else None,
+        personal_worst_decile=personal.worst_decile if personal else None,
         baseline_accuracy=baseline.accuracy if baseline else None,
         epsilon=max(epsilons, default=None),
         wire_up=wire_up,
@@ -193,8 +200,8 @@ def table(result: Result) -> Table:
     """The closing table: accuracy and bytes against the uncompressed run, rounds, time, the path of the report."""
     s = result.summary
     rows = {
-        "accuracy": _accuracy(s),
-        "on clients' own data": units.share(s.personal_accuracy) if s.personal_accuracy is not None else None,
+        "accuracy": _accuracy(s) + " on clients, by examples" * _only_on_clients(result),
+        "on clients' own data": _personal(s),
         "uploaded": _traffic(s.bytes_up, s.bytes_up_uncompressed),
         "downloaded": _traffic(s.bytes_down, s.bytes_down_uncompressed),
         "bits per parameter": f"{s.bits_up:.2f} up, {s.bits_down:.2f} down, of 32",
@@ -213,6 +220,11 @@ def table(result: Result) -> Table:
     return out
 
 
+def _only_on_clients(result: Result) -> bool:
+    """The accuracy is not the server's, which held no whole model or did not measure it."""
+    return result.summary.accuracy is not None and not any("accuracy" in r.metrics for r in result.rounds)
+
+
 def _accuracy(s: Summary) -> str:
     if s.accuracy is None:
         return "not measured"
@@ -220,6 +232,17 @@ def _accuracy(s: Summary) -> str:
         return units.share(s.accuracy)
     delta = units.points(s.accuracy - s.baseline_accuracy)
     return f"{units.share(s.accuracy)} (uncompressed {units.share(s.baseline_accuracy)}, {delta})"
+
+
+def _personal(s: Summary) -> str | None:
+    if s.personal_accuracy is None:
+        return None
+    parts = [units.share(s.personal_accuracy)]
+    if s.personal_worst_decile is not None:
+        parts.append(f"worst tenth {units.share(s.personal_worst_decile)}")
+    if s.personal_deviation is not None:
+        parts.append(f"deviation {units.points(s.personal_deviation).lstrip('+')}")
+    return ", ".join(parts)
 
 
 def _time(s: Summary) -> str:

@@ -4,8 +4,8 @@ The head (the tensors that match ``personal``) stays on every device as the run'
 federation: all clients learn one body for the same head. A device's personal model is the global one, all of it
 fine-tuned on its data for ``fine_tune_epochs``; it is measured and forgotten.
 
-Deviations: the server measures nothing, since it holds no head, though the seed would give it one. Fine-tuning takes the
-learning rate of the round; in the paper it has one of its own.
+Deviations: the server measures nothing, since it holds no head, though the seed would give it one. Fine-tuning takes
+the learning rate of the round.
 """
 
 from __future__ import annotations

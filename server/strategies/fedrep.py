@@ -4,8 +4,8 @@ As FedPer, but one after the other: each round a device first trains its own hea
 on the representation that arrived, ``head_epochs`` long, then the representation under that head, as the plan's
 ``train`` says. Only the representation travels.
 
-Deviations: the paper updates the representation with one pass, here it is the plan's ``epochs``; both parts have the
-plan's optimiser, learning rate and batches, and ``max_steps`` limits each of the two.
+Deviations: the paper's algorithm moves the representation by one gradient step, here it has the plan's ``epochs``. Both
+parts have the plan's optimiser, learning rate and batches; ``max_steps`` limits each of the two.
 """
 
 from __future__ import annotations
