@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as _safetensors_load
 from safetensors.numpy import save as _safetensors_save
 
-from fedpress.errors import SpecError, closest
+from fedpress.errors import SpecError
 
 Array: TypeAlias = NDArray[Any]
 Tensors: TypeAlias = Mapping[str, Array]
@@ -120,7 +120,7 @@ class Spec:
             hits = fnmatch.filter(self.names, pattern)
             if not hits:
                 raise SpecError(
-                    f"Expected a pattern that matches a tensor, got '{pattern}'. {closest(pattern, self.names)}"
+                    f"Expected a pattern that matches a tensor, got '{pattern}'. The tensors: {', '.join(self.names)}."
                 )
             found.update(hits)
         return tuple(n for n in self.names if n in found)

@@ -2,7 +2,7 @@
 
 Payload: for each group, in the order of the spec, the length of its payload as a base-128 varint
 (``fedpress.compression.varint``; the last group's goes without) and the payload. Tensors of one group have no such
-frame: their bytes are the codec's own.
+frame: their bytes are the codec's own. No tensors have no groups and no bytes.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ class Grouped:
 
 
 def per_group(codec: Codec, spec: Spec) -> Codec:
-    """``codec``, applied to each group by itself where ``spec`` has several."""
-    several = len({group(name) for name in spec.names}) > 1
-    return Grouped(codec) if several and not isinstance(codec, Grouped) else codec
+    """``codec``, applied to each group by itself where ``spec`` has several, or none."""
+    one = len({group(name) for name in spec.names}) == 1
+    return codec if one or isinstance(codec, Grouped) else Grouped(codec)
 
 
 def _groups(spec: Spec) -> Iterator[tuple[str, Spec]]:

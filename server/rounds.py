@@ -6,7 +6,8 @@ both cost is added up, what it says of itself is its last word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from fedpress.params import Spec
@@ -14,6 +15,7 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import metrics_of
 from fedpress.server.choice import Choice
 from fedpress.server.leases import Fate, Lease
+from fedpress.server.spread import spread
 from fedpress.server.store import Store, Traffic
 
 _SUMS: Final = ("staleness", "bytes_up", "bytes_down", "train_seconds", "encode_seconds")
@@ -59,6 +61,7 @@ def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: floa
         "train_loss": _mean([r.loss for r in updates], [r.examples for r in updates]) if not evaluate else None,
         "metrics": {},
         "client_metrics": _client_means(updates),
+        "client_accuracy": _client_accuracy(clients.values()),
         **totals,
         "bytes_up_uncompressed": 0 if evaluate else counted * spec.nbytes,
         "bytes_down_uncompressed": down_models * spec.nbytes,
@@ -101,6 +104,13 @@ def _client_means(reports: Sequence[pb.Report]) -> dict[str, float]:
             weights.append(report.held_out)
     means = {name: _mean(*found[name]) for name in sorted(found)}
     return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _client_accuracy(clients: Iterable[dict[str, Any]]) -> dict[str, float] | None:
+    """Its spread over the clients that reported one, each counting once."""
+    found = [c["metrics"]["accuracy"] for c in clients if c["held_out"] and "accuracy" in c["metrics"]]
+    seen = spread(found)
+    return None if seen is None else asdict(seen)
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float | None:

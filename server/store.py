@@ -360,10 +360,10 @@ class Store:
                 blob.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def tensors(self, what: str, spec: Spec | None = None) -> dict[str, Array] | None:
-        """The tensors kept as ``what``, None if there are none; in the spec's order if one is given."""
+        """The tensors kept as ``what``, None if there are none but should be; in the spec's order if one is given."""
         rows = self._db.execute("SELECT name, dtype, shape, data FROM tensors WHERE what = ? ORDER BY rowid", (what,))
         found = {name: np.frombuffer(data, dtype).reshape(json.loads(shape)) for name, dtype, shape, data in rows}
-        if not found:
+        if not found and (spec is None or len(spec)):
             return None
         return found if spec is None else ordered(found, spec)
 

@@ -55,7 +55,7 @@ def layers(encoding: Encoding) -> dict[str, Layer]:
     """What encoding does to each tensor."""
     seen, arrived, *_ = passed(encoding)
     square = sum(float(np.sum(np.square(a, dtype=np.float64))) for a in seen.values())
-    scale = (square / sum(a.size for a in seen.values())) ** 0.5 or 1.0
+    scale = (square / max(1, sum(a.size for a in seen.values()))) ** 0.5 or 1.0
     found = {}
     for name, array in seen.items():
         error = np.ravel(array - arrived[name]) / scale

@@ -11,6 +11,7 @@ from itertools import accumulate
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fedpress.server.spread import spread as spread_of
 from fedpress.simulations import units
 from fedpress.simulations.drawing import (
     A,
@@ -158,9 +159,11 @@ def bytes_by_round(result: Result) -> Plot | None:
 
 
 def spread(result: Result) -> Plot | None:
-    """Accuracy of each client on its own held-out data, sorted, over the number of its examples."""
+    """Accuracy of each client on its own held-out data, sorted, over the number of its examples; the worst tenth
+    apart."""
     measured = {name: c.metrics["accuracy"] for name, c in latest(result.rounds).items() if "accuracy" in c.metrics}
-    if not measured:
+    over = spread_of(measured.values())
+    if over is None:
         return None
     names = sorted(measured, key=lambda name: measured[name])
     values, x = [measured[name] for name in names], range(1, len(names) + 1)
@@ -170,7 +173,9 @@ def spread(result: Result) -> Plot | None:
         low, _, high = quantiles(values, n=4, method="inclusive")
         axes.axhspan(low, high, color=C, alpha=0.16, linewidth=0)
     axes.axhline(median(values), color=C, linewidth=1.2)
-    axes.plot(x, values, "o", color=A, markersize=4.5 if len(values) <= 60 else 2.5, markeredgewidth=0)
+    worst, size = max(1, len(values) // 10), 4.5 if len(values) <= 60 else 2.5
+    for colour, some in ((B, slice(None, worst)), (A, slice(worst, None))):
+        axes.plot(x[some], values[some], "o", color=colour, markersize=size, markeredgewidth=0)
     percent_axis(axes)
     axes.tick_params(axis="x", length=0)
     axes.spines["bottom"].set_visible(False)
@@ -182,8 +187,14 @@ def spread(result: Result) -> Plot | None:
     below.locator_params(axis="y", nbins=2)
     alt = f"Accuracy per client, last report of {len(values)}: lowest {units.share(values[0])}, "
     alt += f"median {units.share(median(values))}, highest {units.share(values[-1])}."
-    keys = (Key("a", "dot", "a client's held-out data"), Key("c", "line", "median, and middle half"))
-    return Plot("spread", "Accuracy across clients", to_svg(figure, "sp"), alt, keys)
+    keys = (
+        Key("a", "dot", "a client's held-out data"),
+        Key("b", "dot", "worst tenth"),
+        Key("c", "line", "median, and middle half"),
+    )
+    note = f"Mean {units.share(over.mean)}, standard deviation {units.points(over.deviation).lstrip('+')}, "
+    note += f"worst tenth {units.share(over.worst_decile)}; every client counts once."
+    return Plot("spread", "Accuracy across clients", to_svg(figure, "sp"), alt, keys, note)
 
 
 def time_by_round(result: Result) -> Plot | None:

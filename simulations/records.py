@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 
 from fedpress.errors import DataError
+from fedpress.server.spread import Spread
 
 ROUNDS_FILE: Final = "rounds.jsonl"
 
@@ -56,8 +57,10 @@ class RoundRecord:
     """One line of ``rounds.jsonl``. Round 0 is the initial model's evaluation: no clients, no bytes.
 
     ``metrics`` are the server's, of the model *after* this round; ``client_metrics`` are example-weighted means of what
-    clients reported on the model that *arrived*, which is the one after the round before. An ``evaluation`` is the last
-    line, if any: clients fetched the final model and measured it; nobody trained.
+    clients reported on the model that *arrived*, which is the one after the round before, and ``client_accuracy`` is
+    the spread of their accuracies, every client counting once. What a client measures is the model it would use: its
+    personal one, where the strategy has one. An ``evaluation`` is the last line, if any: clients fetched the final
+    model and measured it; nobody trained.
     """
 
     round: int
@@ -71,6 +74,7 @@ class RoundRecord:
     train_loss: Measure = None
     metrics: Metrics = field(default_factory=dict)
     client_metrics: Metrics = field(default_factory=dict)
+    client_accuracy: Spread | None = None
     bytes_up: int = 0
     bytes_up_uncompressed: int = 0
     bytes_down: int = 0

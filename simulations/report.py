@@ -108,7 +108,12 @@ def tiles(summary: Summary, reference: float | None) -> list[Tile]:
             delta = units.points(s.accuracy - reference).replace("-", "\N{MINUS SIGN}").replace("points", "pts")
             found.append(Tile("vs uncompressed", delta, f"from {units.share(reference)}"))
     if s.personal_accuracy is not None:
-        found.append(Tile("On clients' own data", units.share(s.personal_accuracy), "mean over clients"))
+        apart = (
+            f", deviation {units.points(s.personal_deviation).lstrip('+')}" if s.personal_deviation is not None else ""
+        )
+        found.append(Tile("On clients' own data", units.share(s.personal_accuracy), f"mean over clients{apart}"))
+    if s.personal_worst_decile is not None:
+        found.append(Tile("Worst tenth of clients", units.share(s.personal_worst_decile), "mean, on their own data"))
     found += [
         Tile("Less upload", up, f"{units.size(s.bytes_up)} of {units.size(s.bytes_up_uncompressed)}"),
         Tile("Less download", down, f"{units.size(s.bytes_down)} of {units.size(s.bytes_down_uncompressed)}"),
@@ -124,8 +129,10 @@ def verdict(summary: Summary, reference: float | None) -> str:
     s = summary
     up, down = units.ratio(s.bytes_up_uncompressed, s.bytes_up), units.ratio(s.bytes_down_uncompressed, s.bytes_down)
     sent = f"{up} less upload and {down} less download than uncompressed FedAvg"
+    if not (s.bytes_up or s.bytes_down):
+        sent = "nothing sent"
     if s.accuracy is None:
-        return f"The run sent {sent}."
+        return f"A run with {sent}."
     versus = f" ({units.share(reference)} uncompressed)" if reference is not None else ""
     return f"{units.share(s.accuracy)} accuracy{versus} with {sent}."
 
@@ -138,7 +145,7 @@ def client_rows(rounds: Sequence[RoundRecord], parameters: int) -> list[ClientRo
     rows = []
     for name, last in sorted(latest(rounds).items(), key=lambda item: _natural(item[0])):
         records = [r.clients[name] for r in rounds if name in r.clients]
-        pushed = [c for c in records if c.bytes_up]
+        pushed = [c for c in records if c.bytes_up or c.examples]
         up = sum(c.bytes_up for c in pushed)
         updates = sum(max(1, len(c.staleness)) for c in pushed)
         late = [s for c in records for s in c.staleness]

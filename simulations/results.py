@@ -14,6 +14,7 @@ from rich.text import Text
 from fedpress.errors import DataError
 from fedpress.plan import Plan
 from fedpress.server.journal import BEST_FILE
+from fedpress.server.spread import spread
 from fedpress.server.stopping import Standing
 from fedpress.simulations import units
 from fedpress.simulations.records import (
@@ -51,6 +52,8 @@ REPORT_FILE: Final = "report.html"
 class Summary:
     """``summary.json``. What a run has no value for is None here and absent there.
 
+    ``personal_accuracy`` is the mean of what clients measured last on their own held-out data, ``personal_deviation``
+    its standard deviation, ``personal_worst_decile`` the mean of the lowest tenth: every client counts once.
     ``seconds`` are virtual where there are ``wall_seconds``, which is what this machine took for the simulation.
     ``best_round``: the round whose model is best by ``stop.metric``, ``best_accuracy`` that model's accuracy and
     ``best_checkpoint`` its file in the run's directory. ``stopped``: why the run ended before its last round.
@@ -78,6 +81,8 @@ class Summary:
     best_checkpoint: str | None = None
     stopped: str | None = None
     personal_accuracy: Measure = None
+    personal_deviation: Measure = None
+    personal_worst_decile: Measure = None
     baseline_accuracy: Measure = None
     epsilon: Measure = None
     wire_up: int = 0
@@ -170,7 +175,7 @@ def summarise(
         standing = standing.after(round_, value)
     best_round = standing.best_round if standing.best_round >= 0 else None
     done = max((r.round for r in trained(rounds)), default=0)
-    personal = [c.metrics["accuracy"] for c in latest(rounds).values() if "accuracy" in c.metrics]
+    personal = spread([c.metrics["accuracy"] for c in latest(rounds).values() if "accuracy" in c.metrics])
     epsilons = [c.epsilon for r in rounds for c in r.clients.values() if c.epsilon > 0]
     return Summary(
         name=plan.run.name,
@@ -194,7 +199,9 @@ def summarise(
         best_round=best_round,
         best_checkpoint=BEST_FILE if best_round is not None else None,
         stopped=ended if ended and done < plan.run.rounds else None,
-        personal_accuracy=sum(personal) / len(personal) if personal else None,
+        personal_accuracy=personal.mean if personal else None,
+        personal_deviation=personal.deviation if personal else None,
+        personal_worst_decile=personal.worst_decile if personal else None,
         baseline_accuracy=baseline.accuracy if baseline else None,
         epsilon=max(epsilons, default=None),
         wire_up=wire_up,
@@ -207,8 +214,8 @@ def table(result: Result) -> Table:
     """The closing table: accuracy and bytes against the uncompressed run, rounds, time, the path of the report."""
     s = result.summary
     rows = {
-        "accuracy": _accuracy(s),
-        "on clients' own data": units.share(s.personal_accuracy) if s.personal_accuracy is not None else None,
+        "accuracy": _accuracy(s) + " on clients, by examples" * _only_on_clients(result),
+        "on clients' own data": _personal(s),
         "uploaded": _traffic(s.bytes_up, s.bytes_up_uncompressed),
         "downloaded": _traffic(s.bytes_down, s.bytes_down_uncompressed),
         "bits per parameter": f"{s.bits_up:.2f} up, {s.bits_down:.2f} down, of 32",
@@ -229,6 +236,11 @@ def table(result: Result) -> Table:
     return out
 
 
+def _only_on_clients(result: Result) -> bool:
+    """The accuracy is not the server's, which held no whole model or did not measure it."""
+    return result.summary.accuracy is not None and not any("accuracy" in r.metrics for r in result.rounds)
+
+
 def _accuracy(s: Summary) -> str:
     if s.accuracy is None:
         return "not measured"
@@ -236,6 +248,17 @@ def _accuracy(s: Summary) -> str:
         return units.share(s.accuracy)
     delta = units.points(s.accuracy - s.baseline_accuracy)
     return f"{units.share(s.accuracy)} (uncompressed {units.share(s.baseline_accuracy)}, {delta})"
+
+
+def _personal(s: Summary) -> str | None:
+    if s.personal_accuracy is None:
+        return None
+    parts = [units.share(s.personal_accuracy)]
+    if s.personal_worst_decile is not None:
+        parts.append(f"worst tenth {units.share(s.personal_worst_decile)}")
+    if s.personal_deviation is not None:
+        parts.append(f"deviation {units.points(s.personal_deviation).lstrip('+')}")
+    return ", ".join(parts)
 
 
 def _time(s: Summary) -> str:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from fedpress.client.rules.fedavg import FedAvg
+from fedpress.client.rules.fedbabu import FedBABU
 from fedpress.client.rules.fedprox import FedProx
+from fedpress.client.rules.fedrep import FedRep
+from fedpress.client.rules.finetune import FineTune
 from fedpress.client.rules.rule import Outcome, Rule
 from fedpress.client.rules.scaffold import Scaffold
 from fedpress.errors import SpecError, closest
@@ -19,6 +22,9 @@ RULES: Final[Mapping[str, Callable[[pb.Rule], Rule]]] = {
     "fedavg": FedAvg,
     "fedprox": FedProx,
     "scaffold": Scaffold,
+    "fedrep": FedRep,
+    "fedbabu": FedBABU,
+    "finetune": FineTune,
 }
 
 

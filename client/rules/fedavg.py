@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
 from fedpress.client.rules.rule import Outcome
-from fedpress.params import Tensors
+from fedpress.params import Array, Tensors
 from fedpress.protos import fleet_pb2 as pb
 
 
@@ -21,10 +21,15 @@ class FedAvg:
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit, and part what is shared from what stays."""
-        trained = learner.fit(self.personal(shared, own, learner))
+        trained = learner.fit(joined(self.said, shared, own, learner))
         stays = {n: trained.tensors[n] for n in self.said.personal}
         return Outcome(trained.tensors, stays, trained.examples, trained.steps, trained.loss)
 
     def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:
         """What arrived, with what stayed here."""
-        return learner.whole(shared, {n: own[n] for n in self.said.personal if n in own})
+        return joined(self.said, shared, own, learner)
+
+
+def joined(said: pb.Rule, shared: Tensors, own: Tensors, learner: Learner) -> dict[str, Array]:
+    """The whole model: what arrived, and the personal tensors that were kept here, or as the seed draws them."""
+    return learner.whole(shared, {n: own[n] for n in said.personal if n in own})

@@ -105,6 +105,9 @@ class TorchTrainer:
         self._module.train()
         with self._seeded(rng), self._trainable(terms.only):
             chosen = [p for p in self._module.parameters() if p.requires_grad]
+            if not chosen:
+                named = ", ".join(terms.only or ())
+                raise PlanError(f"Expected a parameter to train, got only buffers: {named} (strategy.personal).")
             optimizer = OPTIMIZERS[training.optimizer](chosen, training)
             loss, steps, spent = (
                 self._plain(optimizer, training, rng, terms)

@@ -14,9 +14,15 @@ from fedpress.plan import Plan, explain
 from fedpress.server.strategies import compatibility
 from fedpress.server.strategies.fedasync import FedAsync
 from fedpress.server.strategies.fedavg import FedAvg
+from fedpress.server.strategies.fedbabu import FedBABU
+from fedpress.server.strategies.fedbn import FedBN
 from fedpress.server.strategies.fedbuff import FedBuff
 from fedpress.server.strategies.fedper import FedPer
 from fedpress.server.strategies.fedprox import FedProx
+from fedpress.server.strategies.fedrep import FedRep
+from fedpress.server.strategies.finetune import FineTune
+from fedpress.server.strategies.lg_fedavg import LgFedAvg
+from fedpress.server.strategies.local import Local
 from fedpress.server.strategies.scaffold import Scaffold
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share, Strategy
 
@@ -29,6 +35,12 @@ STRATEGIES: Final[Mapping[str, Any]] = {
         FedProx,
         Scaffold,
         FedPer,
+        FedRep,
+        LgFedAvg,
+        FedBN,
+        FedBABU,
+        FineTune,
+        Local,
         FedAsync,
         FedBuff,
     )

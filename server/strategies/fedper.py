@@ -1,7 +1,7 @@
 """FedPer (Arivazhagan et al. 2019, "Federated Learning with Personalization Layers").
 
 The tensors that match the plan's ``personal`` patterns stay on each device: they are trained there with the others,
-survive its restart, and never travel. The rest is averaged as in FedAvg.
+survive its restart, and never travel. The rest is averaged as in FedAvg. The paper's personal layers are the last ones.
 """
 
 from __future__ import annotations
@@ -34,9 +34,15 @@ class FedPer(FedAvg):
 
     def layout(self, full: Spec) -> Layout:
         """What matches no pattern. Raises SpecError if a pattern matches none, PlanError if all match."""
-        shared = full.without(self.personal)
-        if not len(shared):
-            raise PlanError(
-                f"Expected a tensor that is shared, got patterns that match all {len(full)} (strategy.personal)."
-            )
-        return plain(shared.names)
+        return shared(full, full.matching(self.personal))
+
+
+def shared(full: Spec, personal: tuple[str, ...]) -> Layout:
+    """The tensors of the model less the personal ones. Raises PlanError where none is left."""
+    rest = [n for n in full.names if n not in set(personal)]
+    if not rest:
+        raise PlanError(
+            f"Expected a tensor that is shared, got patterns that match all {len(full)} (strategy.personal). "
+            "Training without sharing is strategy.name = 'local'."
+        )
+    return plain(rest)

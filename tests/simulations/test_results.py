@@ -42,6 +42,8 @@ def test_summary_adds_up() -> None:
     assert (s.bytes_down, s.bytes_down_uncompressed) == (3000, 16_000)
     assert (s.accuracy, s.best_accuracy, s.best_round) == (0.7, 0.8, 1)
     assert s.personal_accuracy == pytest.approx((0.5 + 1.0) / 2)
+    assert s.personal_deviation == pytest.approx(0.25)
+    assert s.personal_worst_decile == 0.5
     assert s.epsilon == 2.5
     assert s.bits_up == pytest.approx(200 * 8 / (1000 * 3))
     assert s.bits_down == pytest.approx(3000 * 8 / (1000 * 4))

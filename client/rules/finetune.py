@@ -1,0 +1,20 @@
+"""Fine-tuning before the model is measured (Wang et al. 2019): else it is FedAvg's client half."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedpress.client.learner import Learner
+from fedpress.client.rules.fedavg import FedAvg, joined
+from fedpress.params import Tensors
+
+
+@dataclass(frozen=True)
+class FineTune(FedAvg):
+    """See ``fedpress.client.rules.rule.Rule``."""
+
+    def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:
+        """What arrived, trained on this device's data. Nothing of it is kept."""
+        return learner.fit(
+            joined(self.said, shared, own, learner), epochs=int(self.said.options["fine_tune_epochs"])
+        ).tensors
