@@ -12,6 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from fedpress.errors import PlanError, closest
 from fedpress.plan import Plan, explain
 from fedpress.server.strategies import compatibility
+from fedpress.server.strategies.apfl import Apfl
+from fedpress.server.strategies.ditto import Ditto
+from fedpress.server.strategies.fedala import FedAla
 from fedpress.server.strategies.fedasync import FedAsync
 from fedpress.server.strategies.fedavg import FedAvg
 from fedpress.server.strategies.fedbabu import FedBABU
@@ -21,8 +24,11 @@ from fedpress.server.strategies.fedper import FedPer
 from fedpress.server.strategies.fedprox import FedProx
 from fedpress.server.strategies.fedrep import FedRep
 from fedpress.server.strategies.finetune import FineTune
+from fedpress.server.strategies.ifca import Ifca
 from fedpress.server.strategies.lg_fedavg import LgFedAvg
 from fedpress.server.strategies.local import Local
+from fedpress.server.strategies.per_fedavg import PerFedAvg
+from fedpress.server.strategies.pfedme import PFedMe
 from fedpress.server.strategies.scaffold import Scaffold
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share, Strategy
 
@@ -41,6 +47,12 @@ STRATEGIES: Final[Mapping[str, Any]] = {
         FedBABU,
         FineTune,
         Local,
+        Ditto,
+        PFedMe,
+        Apfl,
+        PerFedAvg,
+        FedAla,
+        Ifca,
         FedAsync,
         FedBuff,
     )
