@@ -98,7 +98,7 @@ STUDIES: Final[Mapping[str, Study]] = {
             "ditto": ("strategy.name=ditto",),
             "pfedme": ("strategy.name=pfedme",),
             "apfl": ("strategy.name=apfl",),
-            "perfedavg": ("strategy.name=perfedavg",),
+            "per-fedavg": ("strategy.name=per-fedavg",),
             "fedala": ("strategy.name=fedala",),
             "ifca": ("strategy.name=ifca",),
         },
