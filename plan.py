@@ -53,6 +53,10 @@ class Clients(_Section):
     alpha: float = Field(0.3, gt=0, description="Dirichlet concentration: small is skewed")
     shards: int = Field(2, ge=1, description="label shards per client")
     holdout: float = Field(0.1, ge=0, lt=1, description="share of each client's data kept for its own metrics")
+    availability: str = Field("always", description="when clients are there: always, diurnal, or a trace (.csv)")
+    availability_in: Literal["rounds", "seconds"] = Field("rounds", description="the time of a trace, and of `day`")
+    available: Fraction = Field(0.5, description="diurnal: share of the day that each client is there, in one stretch")
+    day: float = Field(24.0, gt=0, description="diurnal: length of the day, in rounds or seconds")
 
 
 class Train(_Section):
@@ -272,6 +276,9 @@ class Plan(_Section):
                 f"expected cohort.min_updates of at most the cohort ({self.cohort_size(self.clients.count)}), "
                 f"got {self.cohort.min_updates}"
             )
+        by_seconds = self.clients.availability != "always" and self.clients.availability_in == "seconds"
+        if by_seconds and (self.engine.name, self.engine.clock) == ("inline", "wall"):
+            raise ValueError("expected engine.clock = 'virtual' with clients.availability_in = 'seconds' inline")
         if self.train.warmup_rounds >= self.run.rounds:
             raise ValueError(
                 f"expected train.warmup_rounds of fewer than run.rounds ({self.run.rounds}), "

@@ -54,12 +54,14 @@ __all__ = [
 class Coordinator:
     """See the module's docstring. ``new_id`` makes ticket ids; ``names`` gives clients the order selection draws in.
 
-    ``candidate(client, name)`` is what is known of a client when somebody is to be invited.
+    ``candidate(client, name)`` is what is known of a client when somebody is to be invited. ``here(name, round, now)``
+    is for simulations, which know who is there; without it, a client is present for a while after it called.
     """
 
     rules: Rules
     new_id: Callable[[], str]
     candidate: Callable[[str, str], Candidate] = lambda _, name: Candidate(name)
+    here: Callable[[str, int, float], bool] | None = None
     round: int = 1
     phase: Phase = Phase.GATHERING
     deadline: float = math.inf
@@ -271,6 +273,8 @@ class Coordinator:
         return _count(self.leases.values(), Fate.COUNTED)
 
     def _present(self, now: float) -> list[str]:
+        if self.here is not None:
+            return [c for c, name in self.names.items() if self.here(name, self.round, now)]
         return [c for c, at in self.seen.items() if now - at <= self.rules.presence_s]
 
     def _come(self, now: float) -> list[Action]:
@@ -291,7 +295,7 @@ class Coordinator:
         needed = max(self.rules.min_updates, self.rules.min_clients if self.round == 1 else 1)
         if now < self.regroup:
             needed = max(needed, len(self.names.keys() - busy))
-        if len(idle) < needed:
+        if len(idle if self.here is None else self.seen.keys() - busy) < needed:
             return []
         willing = [client for client in self._willing(now) if client not in busy]
         if len(willing) < max(1, self.rules.min_updates):

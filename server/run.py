@@ -57,8 +57,9 @@ class Pending:
 class Run:
     """One run. ``full`` is the initial model of the whole task; which of its tensors travel is the strategy's to say.
 
-    ``clock`` gives seconds (monotonic). ``listen`` hears ``server.events``. Raises PlanError for a plan that does not
-    go with the model, StoreError if the store holds another run.
+    ``clock`` gives seconds (monotonic). ``listen`` hears ``server.events``. ``here(name, round, seconds)`` is what a
+    simulation knows of who is there, so many seconds into the run. Raises PlanError for a plan that does not go with
+    the model, StoreError if the store holds another run.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Run:
         store: Store,
         clock: Callable[[], float],
         listen: events.Listener,
+        here: Callable[[str, int, float], bool] | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -96,6 +98,8 @@ class Run:
         self._candidates = Candidates(store, self._enrolment)
         pacing = Buffered if plan.cohort.buffer else Coordinator
         self._coordinator = pacing(self._rules(), lambda: secrets.token_hex(8), self._candidates)
+        if here is not None:
+            self._coordinator.here = lambda name, round_, now: here(name, round_, now - self._began + self._before)
         self._initial = begin(self.layout, full)
 
     def start(self) -> None:
@@ -150,6 +154,11 @@ class Run:
     def enrolled(self) -> int:
         """Clients that ever enrolled."""
         return len(self._enrolment)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds into the run, those before a restart among them."""
+        return self._before + self._clock() - self._began
 
     @property
     def waiting_for(self) -> str:
@@ -290,12 +299,9 @@ class Run:
     def _mark_as(self, round_: int, phase: Phase) -> None:
         up, down = self.meter.wire
         facts: dict[str, object] = {"round": round_, "phase": phase.value, "target": self._coordinator.target}
-        facts |= {"elapsed": self._elapsed(), "wire_up": up, "wire_down": down}
+        facts |= {"elapsed": self.elapsed, "wire_up": up, "wire_down": down}
         for key, value in facts.items():
             self.store.set_meta(key, str(value))
-
-    def _elapsed(self) -> float:
-        return self._before + self._clock() - self._began
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -356,7 +362,7 @@ class Run:
                 self._choices[lease.id] = self._choose(lease)
                 self.store.move_lease(lease, self._choices[lease.id])
             self.versions.publish(model, state, round_)
-            record = round_record(self.store, round_, self.spec, now - self._opened, self._elapsed())
+            record = round_record(self.store, round_, self.spec, now - self._opened, self.elapsed)
             self.store.set_round(round_, record)
             open_ = self._coordinator.open_tickets() - {lease.id for lease in ended}
             self._inbox.clear(but=open_)
@@ -404,7 +410,7 @@ class Run:
         with self.store.transaction():
             if evaluated:
                 seconds = self._clock() - self._opened
-                record = evaluation_record(self.store, self.round, self.spec, seconds, self._elapsed())
+                record = evaluation_record(self.store, self.round, self.spec, seconds, self.elapsed)
                 self.store.set_round(self.round + 1, record)
             self._mark(Phase.FINISHED)
         if evaluated:

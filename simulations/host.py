@@ -30,7 +30,7 @@ class Host:
     """One run's server. A context manager: leaving it closes the store, whatever happened.
 
     ``initial``: the whole initial model. ``resume``: continue what the directory holds, else it must hold no run.
-    ``clock``: seconds, monotonic, real or virtual.
+    ``clock``: seconds, monotonic, real or virtual. ``here``: as for ``server.run.Run``.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Host:
         resume: bool = False,
         durable: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        here: Callable[[str, int, float], bool] | None = None,
     ) -> None:
         self.plan = plan
         self._listen = listen
@@ -54,7 +55,7 @@ class Host:
         if resume and not path.exists():
             raise PlanError(f"Expected a run to resume in '{plan.directory}', found none.")
         self.store = Store(path, durable)
-        self.federation = Federation(plan, initial, self.store, clock, self._hear)
+        self.federation = Federation(plan, initial, self.store, clock, self._hear, here)
         self.journal = Journal(plan, self.store)
         self.federation.start()
 

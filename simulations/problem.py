@@ -11,6 +11,7 @@ from fedpress.params import Tensors
 from fedpress.plan import Plan
 from fedpress.server.run import check
 from fedpress.simulations import data as data_sets
+from fedpress.simulations.availability import Availability, availability
 from fedpress.simulations.partition import names, partition
 from fedpress.simulations.profiles import Profile, profiles
 from fedpress.simulations.tasks import load_task
@@ -48,6 +49,11 @@ class Problem:
         return profiles(self.plan.fleet, self.names, self.plan.run.seed)
 
     @cached_property
+    def availability(self) -> Availability | None:
+        """When each client is there; None: always."""
+        return availability(self.plan, self.names)
+
+    @cached_property
     def initial(self) -> Tensors:
         """The whole model before round 1, checked against the plan's strategy."""
         from fedpress import torch_model
@@ -58,7 +64,7 @@ class Problem:
 
     def check(self) -> None:
         """Load all there is to load, so that what is wrong with a plan is said before anything starts."""
-        _ = self.names, self.clients, self.profiles, self.initial
+        _ = self.names, self.availability, self.clients, self.profiles, self.initial
 
     def trainer(self, shard: int) -> Trainer:
         """The trainer of one simulated client."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 from google.protobuf.message import Message
 
@@ -25,6 +26,7 @@ from fedpress.protos.calls import FRAME_BYTES, IDENTITY_KEY, head_bytes
 from fedpress.server import events
 from fedpress.server.federation import Federation
 from fedpress.simulations import distortion
+from fedpress.simulations.availability import Availability
 from fedpress.simulations.host import Host
 from fedpress.simulations.problem import Problem
 from fedpress.simulations.results import Result, Summary
@@ -112,7 +114,9 @@ def inline(
     """Run the problem in this thread. ``probes``: what watches a client, by its name; by default, for the report."""
     plan = problem.plan
     evaluate, shards = problem.evaluator(), sorted(enumerate(problem.names), key=lambda pair: pair[1])
-    with Host(plan, problem.initial, listen, resume=resume, durable=False) as host, ExitStack() as vaults:
+    there = problem.availability
+    here = there.here if there else None
+    with Host(plan, problem.initial, listen, resume=resume, durable=False, here=here) as host, ExitStack() as vaults:
         federation = host.federation
         devices = []
         for shard, name in shards:
@@ -120,8 +124,9 @@ def inline(
             trainer = problem.trainer(shard)
             link = InlineLink(federation)
             probe = probes(name) if probes else distortion.last_round(plan.run.rounds, vault.directory)
+            task, waits = problem.task.name, partial(away, there, federation, name)
             devices.append(
-                Device(link, vault, trainer, name, problem.task.name, patience=0.0, sleep=lambda _: None, probe=probe)
+                Device(link, vault, trainer, name, task, patience=0.0, sleep=lambda _: None, probe=probe, away=waits)
             )
         for device in devices:  # all enrol before anybody works, so that the first cohort is drawn from all
             device.step()
@@ -148,6 +153,11 @@ def stuck(federation: Federation, devices: Iterable[Device]) -> FedpressError:
     """Why a run that nobody can move any more does not end."""
     ends = "; ".join(f"{d.name}: {d.stopped.reason}" for d in devices if d.stopped is not None)
     return FedpressError(f"Nothing moves any more: {federation.waiting_for}. {ends}")
+
+
+def away(there: Availability | None, federation: Federation, name: str) -> float:
+    """Seconds until a client asks for work again."""
+    return there.away(name, federation.round, federation.elapsed) if there else 0.0
 
 
 def _work(device: Device) -> None:

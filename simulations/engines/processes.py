@@ -13,6 +13,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
@@ -20,8 +23,10 @@ from typing import Final
 from fedpress.errors import FedpressError
 from fedpress.plan import Plan
 from fedpress.server import events
+from fedpress.server.federation import Federation
 from fedpress.server.service import Service
 from fedpress.simulations import distortion
+from fedpress.simulations.availability import Availability
 from fedpress.simulations.engines import warm
 from fedpress.simulations.host import Host
 from fedpress.simulations.join import join
@@ -36,13 +41,14 @@ def processes(problem: Problem, listen: events.Listener, resume: bool, baseline:
     """Run the problem with one process per client."""
     plan = problem.plan
     plan = plan.model_copy(update={"server": plan.server.model_copy(update={"host": "127.0.0.1", "insecure": True})})
-    evaluate, names = problem.evaluator(), problem.names
-    with Host(plan, problem.initial, listen, resume=resume) as host:
+    evaluate, names, there = problem.evaluator(), problem.names, problem.availability
+    with Host(plan, problem.initial, listen, resume=resume, here=there.here if there else None) as host:
 
         async def clients(service: Service) -> None:
-            fleet = _start(plan, names, f"127.0.0.1:{service.port}")
+            began = time.monotonic() - host.federation.elapsed
+            fleet = _start(plan, names, f"127.0.0.1:{service.port}", began)
             try:
-                await _watch(fleet, listen)
+                await _watch(fleet, listen, partial(_missing, there, host.federation))
                 if not service.federation.finished:
                     raise FedpressError(f"Every client process died; their logs are in {plan.directory / 'clients'}.")
             finally:
@@ -52,18 +58,27 @@ def processes(problem: Problem, listen: events.Listener, resume: bool, baseline:
         return host.result("processes", baseline)
 
 
-def work(plan: Plan, shard: int, name: str, address: str, log: Path) -> None:
-    """One client's whole life, in its own process."""
+def work(plan: Plan, shard: int, name: str, address: str, log: Path, began: float) -> None:
+    """One client's whole life, in its own process. ``began``: when the run did, by this machine's monotonic clock.
+
+    A client that comes and goes by rounds cannot know the round: it goes on asking, and the server holds the call.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with log.open("a", buffering=1, encoding="utf-8") as out:
         os.dup2(out.fileno(), sys.stdout.fileno())
         os.dup2(out.fileno(), sys.stderr.fileno())
         vault = plan.directory / "clients" / name
         probe = distortion.last_round(plan.run.rounds, vault)
-        join(warm.problem_of(plan), address, vault, name=name, shard=shard, insecure=True, probe=probe)
+        problem = warm.problem_of(plan)
+        there = problem.availability
+
+        def away() -> float:
+            return there.away(name, 0, time.monotonic() - began) if there and not there.in_rounds else 0.0
+
+        join(problem, address, vault, name=name, shard=shard, insecure=True, probe=probe, away=away)
 
 
-def _start(plan: Plan, names: list[str], address: str) -> dict[str, BaseProcess]:
+def _start(plan: Plan, names: list[str], address: str, began: float) -> dict[str, BaseProcess]:
     os.environ.setdefault("OMP_NUM_THREADS", str(plan.engine.threads))
     context = multiprocessing.get_context("forkserver")
     os.environ[warm.WARM] = str(plan.directory / "plan.toml")
@@ -72,16 +87,24 @@ def _start(plan: Plan, names: list[str], address: str) -> dict[str, BaseProcess]
     logs.mkdir(parents=True, exist_ok=True)
     fleet: dict[str, BaseProcess] = {}
     for shard, name in enumerate(names):
-        process = context.Process(target=work, args=(plan, shard, name, address, logs / f"{name}.log"), name=name)
+        log = logs / f"{name}.log"
+        process = context.Process(target=work, args=(plan, shard, name, address, log, began), name=name)
         process.start()
         fleet[name] = process
     return fleet
 
 
-async def _watch(fleet: dict[str, BaseProcess], listen: events.Listener) -> None:
-    """Until all have ended; says which ended badly."""
+def _missing(there: Availability | None, federation: Federation, name: str) -> bool:
+    """The run is over, and a client sleeps until it would have been there again."""
+    if there is None or there.in_rounds or not federation.finished:
+        return False
+    return not there.here(name, federation.round, federation.elapsed)
+
+
+async def _watch(fleet: dict[str, BaseProcess], listen: events.Listener, missing: Callable[[str], bool]) -> None:
+    """Until all have ended, but for the missing; says which ended badly."""
     alive = dict(fleet)
-    while alive:
+    while not all(map(missing, alive)):
         for name, process in list(alive.items()):
             if not process.is_alive():
                 del alive[name]

@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -32,7 +33,7 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.server import events
 from fedpress.server.federation import Federation
 from fedpress.simulations import distortion
-from fedpress.simulations.engines.inline import settle, stuck
+from fedpress.simulations.engines.inline import away, settle, stuck
 from fedpress.simulations.engines.timed import OwnTime, TimedLink, TimedPace
 from fedpress.simulations.host import Host
 from fedpress.simulations.problem import Problem
@@ -48,8 +49,9 @@ def virtual(problem: Problem, listen: events.Listener, resume: bool, baseline: S
     began, plan = time.monotonic(), problem.plan
     evaluate, shards = problem.evaluator(), sorted(enumerate(problem.names), key=lambda pair: pair[1])
     agenda = Agenda(max(_SHORTEST_POLL_S, plan.server.long_poll_s))
+    here = problem.availability.here if problem.availability else None
     with (
-        Host(plan, problem.initial, listen, resume=resume, durable=False, clock=agenda.clock) as host,
+        Host(plan, problem.initial, listen, resume=resume, durable=False, clock=agenda.clock, here=here) as host,
         ExitStack() as vaults,
     ):
         clients = []
@@ -82,6 +84,7 @@ class SimulatedClient:
             sleep=self._rest,
             probe=probe,
             pace=TimedPace(profile, self.own, plan.train.batch_size),
+            away=partial(away, problem.availability, federation, self.name),
         )
         self._vault, self._profile = vault, profile
         self._luck = Stream.of(plan.run.seed, self.name, "dropout")
