@@ -173,6 +173,20 @@ class Evaluate(_Section):
     batch_size: int = Field(512, ge=1, description="examples per evaluation batch")
 
 
+class Stop(_Section):
+    """Early stopping, and which model is best: by the server's metrics or, where it measures none, the clients'."""
+
+    metric: str = Field("accuracy", min_length=1, description="of the task; loss is better when lower, others higher")
+    patience: int = Field(0, ge=0, description="end after so many rounds without an improvement; 0: never")
+    min_delta: float = Field(0.0, ge=0, description="what the metric must improve by, or it is no improvement")
+    target: float = Field(0.0, ge=0, description="end once the metric is as good as this; 0: no target")
+
+    @property
+    def early(self) -> bool:
+        """The run may end before its last round."""
+        return bool(self.patience or self.target)
+
+
 class Privacy(_Section):
     """Differential privacy. Local: DP-SGD on the device, epsilon kept in its vault."""
 
@@ -250,6 +264,7 @@ class Plan(_Section):
     upload: Upload = Upload()
     download: Download = Download()
     evaluate: Evaluate = Evaluate()
+    stop: Stop = Stop()
     privacy: Privacy = Privacy()
     server: Server = Server()
     engine: Engine = Engine()
@@ -279,6 +294,11 @@ class Plan(_Section):
         by_seconds = self.clients.availability != "always" and self.clients.availability_in == "seconds"
         if by_seconds and (self.engine.name, self.engine.clock) == ("inline", "wall"):
             raise ValueError("expected engine.clock = 'virtual' with clients.availability_in = 'seconds' inline")
+        if self.stop.early and not (self.evaluate.server_every or self.evaluate.clients_every):
+            raise ValueError(
+                "expected evaluate.server_every or evaluate.clients_every > 0 with stop.patience or stop.target: "
+                "nobody would measure"
+            )
         if self.train.warmup_rounds >= self.run.rounds:
             raise ValueError(
                 f"expected train.warmup_rounds of fewer than run.rounds ({self.run.rounds}), "

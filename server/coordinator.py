@@ -62,6 +62,7 @@ class Coordinator:
     new_id: Callable[[], str]
     candidate: Callable[[str, str], Candidate] = lambda _, name: Candidate(name)
     here: Callable[[str, int, float], bool] | None = None
+    held: bool = False  # no round opens; without cohorts, nobody is invited
     round: int = 1
     phase: Phase = Phase.GATHERING
     deadline: float = math.inf
@@ -290,6 +291,8 @@ class Coordinator:
         return [c for c in present if self.candidate(c, self.names[c]).meets(require)] if require else present
 
     def _gather(self, now: float) -> list[Action]:
+        if self.held:
+            return []
         busy, present = set(self.at_work()), self._present(now)
         idle = [client for client in present if client not in busy]
         needed = max(self.rules.min_updates, self.rules.min_clients if self.round == 1 else 1)

@@ -64,6 +64,15 @@ class RoundClosed:
 
 
 @dataclass(frozen=True)
+class BestModel:
+    """The model after ``round`` is the best so far. Heard before the record that says so is kept."""
+
+    round: int
+    value: float
+    model: Tensors
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something people should read."""
 
@@ -78,6 +87,14 @@ class RunFinished:
 
 
 Event: TypeAlias = (
-    ClientJoined | RoundOpened | WorkTaken | UpdateCounted | ClientFailed | RoundClosed | Noted | RunFinished
+    ClientJoined
+    | RoundOpened
+    | WorkTaken
+    | UpdateCounted
+    | ClientFailed
+    | RoundClosed
+    | BestModel
+    | Noted
+    | RunFinished
 )
 Listener: TypeAlias = Callable[[Event], None]

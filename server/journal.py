@@ -1,8 +1,8 @@
 """What a run leaves for people: ``plan.toml``, ``rounds.jsonl`` and checkpoints as safetensors.
 
 The store is the truth and the journal its copy: on resuming, ``rounds.jsonl`` is written anew from the store.
-Checkpoints: ``checkpoints/last.safetensors`` and ``best.safetensors`` (highest accuracy on the server's data), and
-one per ``run.checkpoint_every`` rounds. Files are replaced, never half written.
+Checkpoints: ``checkpoints/last.safetensors`` and ``best.safetensors`` (by ``stop.metric``), and one per
+``run.checkpoint_every`` rounds. Files are replaced, never half written.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fedpress.params import Tensors, to_bytes
 from fedpress.plan import Plan, to_toml
 from fedpress.server.store import Store
+
+#: The best model's checkpoint, in a run's directory.
+BEST_FILE: Final = "checkpoints/best.safetensors"
 
 
 class Journal:
@@ -28,7 +31,6 @@ class Journal:
         (self._dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         replace(self._dir / "plan.toml", to_toml(plan).encode())
         done = [record for record in store.rounds() if "metrics" in record]
-        self._best = max((_accuracy(record) for record in done), default=-1.0)
         self._log = self._dir / "rounds.jsonl"
         replace(self._log, "".join(json.dumps(record) + "\n" for record in done).encode())
 
@@ -38,13 +40,19 @@ class Journal:
             log.write(json.dumps(record) + "\n")
         round_ = int(record["round"])
         metadata = {"round": str(round_)}
-        if _accuracy(record) > self._best:
-            self._best = _accuracy(record)
-            self._checkpoint("best", model, metadata)
         if self._every and round_ and round_ % self._every == 0:
             self._checkpoint(f"round-{round_:05d}", model, metadata)
         if round_ == self._last:
             self._checkpoint("last", model, metadata)
+
+    def best(self, round_: int, model: Tensors) -> None:
+        """The model after a round is the best so far."""
+        replace(self._dir / BEST_FILE, to_bytes(model, {"round": str(round_)}))
+
+    def ended(self, round_: int, model: Tensors) -> None:
+        """The run is over, perhaps before its last round."""
+        if round_ < self._last:
+            self._checkpoint("last", model, {"round": str(round_)})
 
     def _checkpoint(self, name: str, model: Tensors, metadata: Mapping[str, str]) -> None:
         replace(self._dir / "checkpoints" / f"{name}.safetensors", to_bytes(model, metadata))
@@ -55,7 +63,3 @@ def replace(path: Path, data: bytes) -> None:
     fresh = path.with_name(path.name + ".new")
     fresh.write_bytes(data)
     os.replace(fresh, path)
-
-
-def _accuracy(record: Mapping[str, Any]) -> float:
-    return float(record["metrics"].get("accuracy", -1.0))

@@ -18,7 +18,7 @@ from fedpress.compression.layout import begin, spec_of
 from fedpress.compression.payload import max_bytes, unseal
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
-from fedpress.errors import PlanError, SpecError, StoreError
+from fedpress.errors import PlanError, SpecError, StoreError, closest
 from fedpress.params import Spec, Tensors, finite, ordered
 from fedpress.plan import AUTO, Plan
 from fedpress.protos import fleet_pb2 as pb
@@ -36,6 +36,7 @@ from fedpress.server.memories import Memories, room
 from fedpress.server.meter import Meter
 from fedpress.server.rounds import evaluation_record, round_record
 from fedpress.server.selection import SELECTIONS
+from fedpress.server.stopping import Standing, remembered
 from fedpress.server.store import Store
 from fedpress.server.strategies import Arrival, Strategy
 from fedpress.server.strategies import build as build_strategy
@@ -101,6 +102,8 @@ class Run:
         if here is not None:
             self._coordinator.here = lambda name, round_, now: here(name, round_, now - self._began + self._before)
         self._initial = begin(self.layout, full)
+        self._standing = Standing(plan.stop)
+        self._served = plan.evaluate.server_every > 0 and self.whole  # the server measures what models are worth
 
     def start(self) -> None:
         """Begin the run, or continue what the store holds. To be called once, before any other call."""
@@ -142,8 +145,14 @@ class Run:
     def evaluated(self, pending: Pending, metrics: Mapping[str, float]) -> None:
         """The server's measure of the model after a round: completes its record."""
         record = {**self.store.round(pending.round), "metrics": dict(metrics)}
+        if self._measured(pending.round):
+            self._served = bool(metrics)  # or there are no test data
+        if self._served:
+            self._observe(pending.round, metrics, pending.model)
         self.store.set_round(pending.round, record)
         self._listen(events.RoundClosed(record, pending.model))
+        if self._measured(pending.round):
+            self._go_on(pending.round)
 
     @property
     def round(self) -> int:
@@ -208,6 +217,7 @@ class Run:
             self.versions.publish(model, self.strategy.init(self.spec), 0)
             self.store.set_round(0, round_record(self.store, 0, self.spec, 0.0, 0.0))
             self._mark(Phase.GATHERING)
+        self._coordinator.held = self.plan.stop.early and self._measured(0)
         self._queue_evaluation(0)
 
     def _resume(self) -> None:
@@ -225,10 +235,15 @@ class Run:
         self._choices = self.store.choices(round_)
         if phase in (Phase.GATHERING, Phase.TRAINING):
             self._fold_again(round_)
+        self._standing, self._served = remembered(self.plan.stop, self.store.rounds())
         if self._measured(done) and not self.store.round(done)["metrics"]:
+            self._coordinator.held = self.plan.stop.early
             self._queue_evaluation(done)  # the server died between committing the round and measuring it
         if phase is Phase.FINISHED:
             self.finished = "the run was finished before"
+        elif self._stops(done):
+            self.stop(self._standing.reason)
+            return
         self._do(self._coordinator.resume_actions(self._clock()))
 
     def _fold_again(self, round_: int) -> None:
@@ -348,6 +363,7 @@ class Run:
         return update, memory
 
     def _close_round(self, round_: int) -> None:
+        arrived = self.model
         aggregate = self._gathering.aggregate(self.enrolled)
         model, state = self.strategy.step(self.versions.exact, aggregate, self.versions.state)
         if not finite(model):
@@ -363,6 +379,8 @@ class Run:
                 self.store.move_lease(lease, self._choices[lease.id])
             self.versions.publish(model, state, round_)
             record = round_record(self.store, round_, self.spec, now - self._opened, self.elapsed)
+            if not self._served:
+                self._observe(round_ - 1, record["client_metrics"], arrived)
             self.store.set_round(round_, record)
             open_ = self._coordinator.open_tickets() - {lease.id for lease in ended}
             self._inbox.clear(but=open_)
@@ -380,8 +398,37 @@ class Run:
             if not done and lease.round < round_:
                 late = f"its work of round {lease.round} is more than {self.plan.cohort.max_staleness} versions late"
                 self._listen(events.ClientFailed(self._enrolment.name(lease.client), lease.round, late))
+        self._coordinator.held = self.plan.stop.early
         self._queue_evaluation(round_)
         self._do(self._coordinator.stepped(now))
+        if not self._measured(round_):
+            self._go_on(round_)
+
+    def _observe(self, round_: int, metrics: Mapping[str, float], model: Tensors) -> None:
+        """Take in what the model after a round is worth. Raises PlanError if that is not what the plan stops by."""
+        stop = self.plan.stop
+        if stop.metric not in metrics:
+            if metrics and stop.early:
+                raise PlanError(f"No metric is called '{stop.metric}' (stop.metric). {closest(stop.metric, metrics)}")
+            return
+        before, self._standing = self._standing, self._standing.after(round_, metrics[stop.metric])
+        if self._standing.best_round != before.best_round:
+            self._listen(events.BestModel(round_, self._standing.best, model))
+
+    def _stops(self, round_: int) -> bool:
+        """The run ends early, after this round."""
+        return bool(self._standing.reason) and round_ < self.plan.run.rounds
+
+    def _go_on(self, round_: int) -> None:
+        """What the model after a round is worth is known: end the run, or let the next round open.
+
+        Rounds wait for it where it may end the run, so that the run ends alike on every machine and after any crash.
+        """
+        if self._stops(round_):
+            self.stop(self._standing.reason)
+        elif self._coordinator.held:
+            self._coordinator.held = False
+            self.tick()
 
     def _measured(self, round_: int) -> bool:
         """The plan wants the server to measure the model after this round."""
@@ -411,8 +458,11 @@ class Run:
             if evaluated:
                 seconds = self._clock() - self._opened
                 record = evaluation_record(self.store, self.round, self.spec, seconds, self.elapsed)
+                if not self._served:
+                    self._observe(self.round, record["client_metrics"], self.versions.exact)
                 self.store.set_round(self.round + 1, record)
             self._mark(Phase.FINISHED)
+            self.store.set_meta("ended", reason)
         if evaluated:
             self._listen(events.RoundClosed(record, self.model))
         self.finished = reason

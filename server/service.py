@@ -139,12 +139,13 @@ class Service:
                     break
                 await _within(_TICK_S, self._due)
             self._due.clear()
+            if measuring is not None and measuring.done():
+                await measuring  # raises what went wrong
+                measuring = None
             if told != self.federation.stirred:
                 told = self.federation.stirred
                 self._notify()
-            if self.federation.pending and (measuring is None or measuring.done()):
-                if measuring is not None:
-                    await measuring
+            if self.federation.pending and measuring is None:
                 measuring = asyncio.create_task(self._measure())
             elif len(self.federation.pending) > 1 and measuring is not None:
                 await measuring  # evaluation is slower than rounds: let it catch up, memory stays bounded

@@ -20,7 +20,7 @@ from fedpress.server.federation import Federation
 from fedpress.server.journal import Journal
 from fedpress.server.service import Evaluator, Service
 from fedpress.server.store import Store
-from fedpress.simulations.records import RoundRecord, read_rounds
+from fedpress.simulations.records import RoundRecord, read_rounds, trained
 from fedpress.simulations.results import Result, Summary, summarise
 
 STORE_FILE = "store.sqlite"
@@ -75,6 +75,8 @@ class Host:
         """Write and return what the run came to. ``wall_seconds``: what it took, where its clock is virtual."""
         federation = self.federation
         rounds = self.rounds()
+        done = max((r.round for r in trained(rounds)), default=0)
+        self.journal.ended(done, federation.model)
         summary = summarise(
             self.plan,
             rounds,
@@ -86,6 +88,7 @@ class Host:
             wire_down=federation.meter.wire[1],
             baseline=baseline,
             wall_seconds=wall_seconds,
+            ended=self.store.meta("ended") or "",
         )
         summary.write(self.plan.directory)
         return Result(self.plan.directory, summary, rounds)
@@ -112,4 +115,6 @@ class Host:
     def _hear(self, event: events.Event) -> None:
         if isinstance(event, events.RoundClosed):
             self.journal.write(event.record, event.model)
+        elif isinstance(event, events.BestModel):
+            self.journal.best(event.round, event.model)
         self._listen(event)

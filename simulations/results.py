@@ -13,6 +13,8 @@ from rich.text import Text
 
 from fedpress.errors import DataError
 from fedpress.plan import Plan
+from fedpress.server.journal import BEST_FILE
+from fedpress.server.stopping import Standing
 from fedpress.simulations import units
 from fedpress.simulations.records import (
     ROUNDS_FILE,
@@ -50,6 +52,8 @@ class Summary:
     """``summary.json``. What a run has no value for is None here and absent there.
 
     ``seconds`` are virtual where there are ``wall_seconds``, which is what this machine took for the simulation.
+    ``best_round``: the round whose model is best by ``stop.metric``, ``best_accuracy`` that model's accuracy and
+    ``best_checkpoint`` its file in the run's directory. ``stopped``: why the run ended before its last round.
     """
 
     name: str
@@ -71,6 +75,8 @@ class Summary:
     accuracy: Measure = None
     best_accuracy: Measure = None
     best_round: int | None = None
+    best_checkpoint: str | None = None
+    stopped: str | None = None
     personal_accuracy: Measure = None
     baseline_accuracy: Measure = None
     epsilon: Measure = None
@@ -149,22 +155,28 @@ def summarise(
     wire_down: int = 0,
     baseline: Summary | None = None,
     wall_seconds: float | None = None,
+    ended: str = "",
 ) -> Summary:
     """The summary of a run.
 
     ``parameters``: of the model that travels. ``model``: its content hash at the end. ``clients``: how many there were.
     ``wire_up`` and ``wire_down``: bytes of all messages with envelopes; inline, what they would be.
     ``baseline``: the uncompressed run of the same seed. ``wall_seconds``: of a run in virtual time.
+    ``ended``: why it did.
     """
     accuracies = curve(rounds)
-    best_round, best = max(accuracies, key=lambda at: at[1], default=(None, None))
+    standing = Standing(plan.stop)
+    for round_, value in curve(rounds, plan.stop.metric):
+        standing = standing.after(round_, value)
+    best_round = standing.best_round if standing.best_round >= 0 else None
+    done = max((r.round for r in trained(rounds)), default=0)
     personal = [c.metrics["accuracy"] for c in latest(rounds).values() if "accuracy" in c.metrics]
     epsilons = [c.epsilon for r in rounds for c in r.clients.values() if c.epsilon > 0]
     return Summary(
         name=plan.run.name,
         task=Path(plan.task.name).stem,
         strategy=plan.strategy.name,
-        rounds=max((r.round for r in trained(rounds)), default=0),
+        rounds=done,
         seconds=max((r.elapsed for r in rounds), default=0.0),
         bytes_up=sum(r.bytes_up for r in rounds),
         bytes_up_uncompressed=sum(r.bytes_up_uncompressed for r in rounds),
@@ -178,8 +190,10 @@ def summarise(
         seed=plan.run.seed,
         model=model,
         accuracy=accuracies[-1][1] if accuracies else None,
-        best_accuracy=best,
+        best_accuracy=dict(accuracies).get(best_round) if best_round is not None else None,
         best_round=best_round,
+        best_checkpoint=BEST_FILE if best_round is not None else None,
+        stopped=ended if ended and done < plan.run.rounds else None,
         personal_accuracy=sum(personal) / len(personal) if personal else None,
         baseline_accuracy=baseline.accuracy if baseline else None,
         epsilon=max(epsilons, default=None),
@@ -201,6 +215,8 @@ def table(result: Result) -> Table:
         "with envelopes": f"{units.size(s.wire_up)} up, {units.size(s.wire_down)} down" if s.wire_up else None,
         "epsilon spent": f"{s.epsilon:.2f} at most" if s.epsilon is not None else None,
         "rounds": f"{s.rounds} with {s.clients} clients",
+        "ended early": s.stopped,
+        "best model": f"{s.best_checkpoint}, of round {s.best_round}" if s.best_checkpoint else None,
         "time": _time(s),
         "report": str(result.run_dir / REPORT_FILE),
     }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedpress.errors import Refused
 from fedpress.server.coordinator import Coordinator, Fate, Finish, Grant, Hold, Issue, Lease, Over, Phase, Rules, Step
+from fedpress.server.selection.candidate import Candidate, Condition
 from fedpress.server.selection.uniform import uniform
 
 
@@ -141,6 +142,31 @@ def test_after_a_restart_the_round_waits_for_those_who_were_there() -> None:
     d.met("id0", 101.0)
     (issue,) = d.tick(130.0)  # the others may be gone for good
     assert len(issue.leases) == 1  # type: ignore[union-attr]
+
+
+def test_a_round_is_of_the_willing_and_waits_until_there_are_enough() -> None:
+    conditions = dict.fromkeys(("name0", "name1", "name2"), Condition(charging=False))
+    c = coordinator(3, require=("charging",), min_updates=2)
+    c.candidate = lambda client, name: Candidate(name, condition=conditions[name])
+    assert enrol(c, 3) == []
+    conditions["name1"] = Condition(charging=True)
+    assert c.met("id1", 1.0) == []
+    conditions["name2"] = Condition()
+    (issue,) = c.met("id2", 2.0)
+    assert {lease.client for lease in issue.leases} == {"id1", "id2"}  # type: ignore[union-attr]
+    assert isinstance(c.poll("id0", 2.0), Hold)
+    for client in ("id1", "id2"):
+        last = c.counted(grant(c, client).lease.id, 3.0)
+    assert last == [Step(1)]  # it is complete without the unwilling
+
+
+def test_a_coordinator_that_is_held_opens_no_round() -> None:
+    c = coordinator(2)
+    c.held = True
+    assert enrol(c, 2) == c.tick(1.0) == []
+    c.held = False
+    (issue,) = c.tick(2.0)
+    assert isinstance(issue, Issue)
 
 
 EVENTS = st.lists(
