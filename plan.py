@@ -54,7 +54,9 @@ class Clients(_Section):
     shards: int = Field(2, ge=1, description="label shards per client")
     holdout: float = Field(0.1, ge=0, lt=1, description="share of each client's data kept for its own metrics")
     availability: str = Field("always", description="when clients are there: always, diurnal, or a trace (.csv)")
-    availability_in: Literal["rounds", "seconds"] = Field("rounds", description="the time of a trace, and of `day`")
+    availability_in: Literal["rounds", "seconds"] = Field(
+        "rounds", description="the time of a trace and of day: rounds or seconds"
+    )
     available: Fraction = Field(0.5, description="diurnal: share of the day that each client is there, in one stretch")
     day: float = Field(24.0, gt=0, description="diurnal: length of the day, in rounds or seconds")
 
@@ -72,7 +74,9 @@ class Train(_Section):
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="local optimiser, fresh each round")
     lr: float = Field(0.1, gt=0, description="learning rate at round 1, or after the warm-up")
     lr_end: float = Field(0.0, ge=0, description="learning rate that linear and cosine end at")
-    schedule: Literal["constant", "linear", "cosine", "step"] = Field("constant", description="learning rate by round")
+    schedule: Literal["constant", "linear", "cosine", "step"] = Field(
+        "constant", description="learning rate by round: constant, linear, cosine or step"
+    )
     lr_drop_every: int = Field(0, ge=0, description="schedule step: rounds between two drops of the learning rate")
     lr_drop: Fraction = Field(0.1, description="schedule step: what each drop multiplies the learning rate by")
     warmup_rounds: int = Field(0, ge=0, description="first rounds in which the learning rate climbs linearly to lr")
@@ -96,10 +100,11 @@ class Cohort(_Section):
 
     fraction: Fraction = Field(1.0, description="share of enrolled clients per round")
     selection: Literal["uniform", "weighted", "round-robin", "deadline-aware"] = Field(
-        "uniform", description="how it is drawn; weighted: by examples, which goes with strategy.weighting = uniform"
+        "uniform",
+        description="uniform, weighted (by examples: then strategy.weighting = uniform), round-robin or deadline-aware",
     )
     require: tuple[Literal["charging", "unmetered", "idle"], ...] = Field(
-        (), description="invite no device that says it is otherwise; those that say nothing are invited"
+        (), description="charging, unmetered, idle: no device is invited that says it is not; silence is consent"
     )
     min_clients: int = Field(0, ge=0, description="enrolled clients before round 1; 0: all of clients.count")
     min_updates: int = Field(1, ge=1, description="updates without which a round is not closed")
