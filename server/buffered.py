@@ -54,6 +54,8 @@ class Buffered(Coordinator):
     def _check(self, now: float) -> list[Action]:
         """Close the round if the buffer is full; else fill free places; else close it where nothing moves any more."""
         counted = self._counted()
+        if self.held:
+            return []
         if counted >= self.rules.buffer:
             return self._close()
         if self.held or self._regrouping(now):

@@ -62,7 +62,7 @@ class Coordinator:
     new_id: Callable[[], str]
     candidate: Callable[[str, str], Candidate] = lambda _, name: Candidate(name)
     here: Callable[[str, int, float], bool] | None = None
-    held: bool = False  # no round opens
+    held: bool = False  # no round opens; without cohorts, nobody is invited
     round: int = 1
     phase: Phase = Phase.GATHERING
     deadline: float = math.inf

@@ -151,11 +151,8 @@ class Run:
             self._observe(pending.round, metrics, pending.model)
         self.store.set_round(pending.round, record)
         self._listen(events.RoundClosed(record, pending.model))
-        if self._stops(pending.round):
-            self.stop(self._standing.reason)
-        elif self._coordinator.held:
-            self._coordinator.held = False
-            self.tick()
+        if self._measured(pending.round):
+            self._go_on(pending.round)
 
     @property
     def round(self) -> int:
@@ -220,7 +217,7 @@ class Run:
             self.versions.publish(model, self.strategy.init(self.spec), 0)
             self.store.set_round(0, round_record(self.store, 0, self.spec, 0.0, 0.0))
             self._mark(Phase.GATHERING)
-        self._hold(0)
+        self._coordinator.held = self.plan.stop.early and self._measured(0)
         self._queue_evaluation(0)
 
     def _resume(self) -> None:
@@ -240,7 +237,7 @@ class Run:
             self._fold_again(round_)
         self._standing, self._served = remembered(self.plan.stop, self.store.rounds())
         if self._measured(done) and not self.store.round(done)["metrics"]:
-            self._hold(done)
+            self._coordinator.held = self.plan.stop.early
             self._queue_evaluation(done)  # the server died between committing the round and measuring it
         if phase is Phase.FINISHED:
             self.finished = "the run was finished before"
@@ -401,10 +398,11 @@ class Run:
             if not done and lease.round < round_:
                 late = f"its work of round {lease.round} is more than {self.plan.cohort.max_staleness} versions late"
                 self._listen(events.ClientFailed(self._enrolment.name(lease.client), lease.round, late))
-        self._hold(round_)
+        self._coordinator.held = self.plan.stop.early
         self._queue_evaluation(round_)
-        if not self.finished:
-            self._do(self._coordinator.stepped(now))
+        self._do(self._coordinator.stepped(now))
+        if not self._measured(round_):
+            self._go_on(round_)
 
     def _observe(self, round_: int, metrics: Mapping[str, float], model: Tensors) -> None:
         """Take in what the model after a round is worth. Raises PlanError if that is not what the plan stops by."""
@@ -421,9 +419,16 @@ class Run:
         """The run ends early, after this round."""
         return bool(self._standing.reason) and round_ < self.plan.run.rounds
 
-    def _hold(self, round_: int) -> None:
-        """Where a measure may end the run, the next round waits for it: the run then ends alike on every machine."""
-        self._coordinator.held = self.plan.stop.early and self._measured(round_)
+    def _go_on(self, round_: int) -> None:
+        """What the model after a round is worth is known: end the run, or let the next round open.
+
+        Rounds wait for it where it may end the run, so that the run ends alike on every machine and after any crash.
+        """
+        if self._stops(round_):
+            self.stop(self._standing.reason)
+        elif self._coordinator.held:
+            self._coordinator.held = False
+            self.tick()
 
     def _measured(self, round_: int) -> bool:
         """The plan wants the server to measure the model after this round."""

@@ -45,7 +45,11 @@ def best(result: Result) -> tuple[str, int]:
     return checkpoint(result, result.summary.best_checkpoint)
 
 
-@pytest.mark.parametrize("how", [(), PERSONAL, ("stop.metric=loss",)], ids=["server", "clients", "loss"])
+@pytest.mark.parametrize(
+    "how",
+    [(), PERSONAL, ("stop.metric=loss",), ("engine.clock=virtual",), ("engine.clock=virtual", "cohort.buffer=2")],
+    ids=["server", "clients", "loss", "virtual", "buffered"],
+)
 def test_patience_ends_a_run_and_keeps_the_best_model(tmp_path: Path, how: tuple[str, ...]) -> None:
     models: dict[int, str] = {}
 
