@@ -58,7 +58,7 @@ class Buffered(Coordinator):
             return []
         if counted >= self.rules.buffer:
             return self._close()
-        if self.held or self._regrouping(now):
+        if self._regrouping(now):
             return []
         busy = self.at_work()
         free = self.rules.concurrency(len({*self._present(now), *busy})) - len(busy)
