@@ -53,7 +53,7 @@ def error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def trainer(kind: type[torch.nn.Module], x: list[float], y: float) -> Trainer:
     rows = np.array(x, np.float32)[:, None]
     split = Split(rows, np.full_like(rows, y))
-    task = Task("by hand", kind, lambda _: (split, split), error, lambda outputs, targets: {})  # type: ignore[arg-type, return-value] # noqa: ARG005
+    task = Task("by hand", kind, lambda _: (split, split), error, lambda outputs, targets: {})  # type: ignore[arg-type, return-value]
     return TorchTrainer(task, ClientData(split, split), 0, "cpu")
 
 

@@ -73,7 +73,8 @@ def test_a_run_over_the_default_codecs_survives_a_restart_with_what_is_personal(
     kept, again = vaults(whole), vaults(resumed)
     assert {n: content_hash(own) for n, own in kept.items()} == {n: content_hash(own) for n, own in again.items()}
     assert [list(own) for own in again.values()] == [personal] * 2
-    assert all(not np.array_equal(*(own[n] for own in again.values())) for n in personal[:1]), "each its own"
+    one, other = again.values()
+    assert all(not np.array_equal(one[n], other[n]) for n in personal[:1]), "each its own"
     travels = from_bytes((resumed.run_dir / "checkpoints" / "last.safetensors").read_bytes())
     assert not set(travels) & set(personal)
     s = resumed.summary
@@ -98,9 +99,16 @@ def test_fedrep_pays_for_both_of_its_fits_under_local_privacy(tmp_path: Path) ->
     for name, more in (("fedper", []), ("fedrep", ["strategy.head_epochs=1"])):
         words = ["engine.name=inline", "run.rounds=1", "clients.count=2", f"run.out={tmp_path / name}", *more]
         words += [f"strategy.name={name}", 'strategy.personal=["head.*"]', "privacy.mode=local", "privacy.delta=0.001"]
-        spent.append(simulate(load(None, words)).summary.epsilon)
-    assert None not in spent
-    assert spent[1] > 1.1 * spent[0]
+        spent.append(simulate(load(None, words)).summary.epsilon or 0.0)
+    assert spent[1] > 1.1 * spent[0] > 0
+
+
+def test_fine_tuning_under_local_privacy_is_paid_for_and_reported(tmp_path: Path) -> None:
+    words = ["engine.name=inline", "run.rounds=1", "clients.count=2", "privacy.mode=local", "privacy.delta=0.001"]
+    words += ["strategy.name=finetune", "strategy.fine_tune_epochs=1", f"run.out={tmp_path}"]
+    _, training, evaluation = simulate(load(None, words)).rounds
+    for name, client in training.clients.items():
+        assert evaluation.clients[name].epsilon > client.epsilon > 0
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
