@@ -63,7 +63,7 @@ def perform(
     """
     local, privacy = rule(ticket.rule), ticket.privacy if ticket.HasField("privacy") else None
     check_names(ticket.rule, trainer.spec)
-    own, report = kept.personal, pb.Report()
+    own, report, spent = kept.personal, pb.Report(), history
     if ticket.evaluate or ticket.work == pb.WORK_EVALUATE:
         rng = Stream.of(seed, name, ticket.round, "personal")
         learner = Learner(trainer, ticket.training, rng, seed, privacy, history)
@@ -73,6 +73,8 @@ def perform(
         put_metrics(report, metrics)
         history = learner.history
     if ticket.work == pb.WORK_EVALUATE:
+        if privacy is not None and history != spent:
+            report.epsilon = accounting.epsilon(history, privacy.delta)
         return Done(_pending(ticket, b"", report, kept), history)
 
     learner = Learner(trainer, ticket.training, Stream.of(seed, name, ticket.round, "train"), seed, privacy, history)

@@ -22,9 +22,14 @@ class Spread:
     clients: int
 
 
+def tenth(clients: int) -> int:
+    """How many clients are the worst tenth."""
+    return max(1, clients // 10)
+
+
 def spread(values: Collection[float]) -> Spread | None:
     """Of one value per client; None without any."""
     if not values:
         return None
-    lowest = sorted(values)[: max(1, len(values) // 10)]
+    lowest = sorted(values)[: tenth(len(values))]
     return Spread(fmean(values), pstdev(values), fmean(lowest), len(values))

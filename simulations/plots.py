@@ -12,6 +12,7 @@ from statistics import median, quantiles
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fedpress.server.spread import spread as spread_of
+from fedpress.server.spread import tenth
 from fedpress.simulations import units
 from fedpress.simulations.drawing import (
     A,
@@ -173,7 +174,7 @@ def spread(result: Result) -> Plot | None:
         low, _, high = quantiles(values, n=4, method="inclusive")
         axes.axhspan(low, high, color=C, alpha=0.16, linewidth=0)
     axes.axhline(median(values), color=C, linewidth=1.2)
-    worst, size = max(1, len(values) // 10), 4.5 if len(values) <= 60 else 2.5
+    worst, size = tenth(len(values)), 4.5 if len(values) <= 60 else 2.5
     for colour, some in ((B, slice(None, worst)), (A, slice(worst, None))):
         axes.plot(x[some], values[some], "o", color=colour, markersize=size, markeredgewidth=0)
     percent_axis(axes)

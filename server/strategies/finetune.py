@@ -5,6 +5,8 @@ The federation is FedAvg, to the bit. Before a device measures the model, it tra
 ``fine_tune_epochs``; the result is what this device would use, is measured, and forgotten. The server's accuracy stays
 that of the global model.
 
+Under local privacy fine-tuning spends as all training does: the metrics that leave the device depend on it.
+
 Deviation: fine-tuning takes the learning rate of the round that the device is asked in.
 """
 
