@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from fedpress.client.rules.fedavg import FedAvg
+from fedpress.client.rules.feddyn import FedDyn
 from fedpress.client.rules.fedprox import FedProx
+from fedpress.client.rules.moon import Moon
 from fedpress.client.rules.rule import Outcome, Rule
 from fedpress.client.rules.scaffold import Scaffold
 from fedpress.errors import SpecError, closest
@@ -19,6 +21,8 @@ RULES: Final[Mapping[str, Callable[[pb.Rule], Rule]]] = {
     "fedavg": FedAvg,
     "fedprox": FedProx,
     "scaffold": Scaffold,
+    "feddyn": FedDyn,
+    "moon": Moon,
 }
 
 

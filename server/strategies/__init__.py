@@ -14,9 +14,14 @@ from fedpress.plan import Plan, explain
 from fedpress.server.strategies import compatibility
 from fedpress.server.strategies.fedasync import FedAsync
 from fedpress.server.strategies.fedavg import FedAvg
+from fedpress.server.strategies.fedavgm import FedAvgM
 from fedpress.server.strategies.fedbuff import FedBuff
+from fedpress.server.strategies.feddyn import FedDyn
+from fedpress.server.strategies.fednova import FedNova
+from fedpress.server.strategies.fedopt import FedAdagrad, FedAdam, FedYogi
 from fedpress.server.strategies.fedper import FedPer
 from fedpress.server.strategies.fedprox import FedProx
+from fedpress.server.strategies.moon import Moon
 from fedpress.server.strategies.scaffold import Scaffold
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share, Strategy
 
@@ -28,6 +33,13 @@ STRATEGIES: Final[Mapping[str, Any]] = {
         FedAvg,
         FedProx,
         Scaffold,
+        FedNova,
+        FedDyn,
+        Moon,
+        FedAvgM,
+        FedAdagrad,
+        FedAdam,
+        FedYogi,
         FedPer,
         FedAsync,
         FedBuff,

@@ -13,6 +13,7 @@ GRADIENTS: Final = "gradients"
 REPRESENTATIONS: Final = "representations"
 ROUNDS: Final = "rounds"
 SGD: Final = "sgd"
+ANY_SGD: Final = "any sgd"
 BUFFER: Final = "buffer"
 EACH: Final = "each"
 
@@ -55,6 +56,11 @@ NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
         "plain SGD on the device",
         lambda plan: plan.train.optimizer == "sgd" and not plan.train.momentum and not plan.train.weight_decay,
         "train.optimizer = 'sgd', train.momentum = 0 and train.weight_decay = 0",
+    ),
+    ANY_SGD: (
+        "SGD on the device, with or without momentum",
+        lambda plan: plan.train.optimizer == "sgd",
+        "train.optimizer = 'sgd'",
     ),
 }
 
