@@ -79,4 +79,5 @@ class FedYogi(FedAdam):
 
     def second(self, v: Array, square: Array) -> Array:
         """Towards the square, by a share of the square itself: ``v`` grows as fast as Adam's, and shrinks slower."""
-        return v - np.float32(1.0 - self.beta2) * square * np.sign(v - square)
+        moved: Array = v - np.float32(1.0 - self.beta2) * square * np.sign(v - square)
+        return moved

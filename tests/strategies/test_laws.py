@@ -170,8 +170,7 @@ def walk(updates: list[Array], *overrides: str) -> tuple[list[Array], Tensors]:
 
 def decayed(values: list[Array], beta: float) -> Array:
     """``sum(beta**(t - s) * values[s])``, in float64."""
-    total: Array = sum(beta ** (len(values) - 1 - s) * v.astype(np.float64) for s, v in enumerate(values))
-    return total
+    return np.sum([beta ** (len(values) - 1 - s) * v.astype(np.float64) for s, v in enumerate(values)], axis=0)
 
 
 @given(UPDATES, st.sampled_from([0.0, 0.5, 0.9]))
