@@ -28,6 +28,8 @@ Tensors: TypeAlias = Mapping[str, Array]
 
 #: What travels is float32; other float dtypes are cast by the trainer before they get here.
 DTYPES = ("float32",)
+#: Running statistics, by torch's names for them.
+_STATISTICS = ("running_mean", "running_var")
 
 
 class TensorSpec(NamedTuple):
@@ -137,6 +139,14 @@ class Spec:
                 raise SpecError(
                     f"Expected {what} '{t.name}' as {t.dtype}{list(t.shape)}, got {array.dtype}{list(array.shape)}."
                 )
+
+
+def learned(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of tensors that are learned by gradients: all but the running statistics of normalisation layers.
+
+    Those follow the data, whatever an optimiser does: algorithms that correct or rescale gradients leave them alone.
+    """
+    return tuple(n for n in names if n.rpartition(".")[2] not in _STATISTICS)
 
 
 def zeros(spec: Spec) -> dict[str, Array]:

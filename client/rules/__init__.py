@@ -10,10 +10,12 @@ from fedpress.client.rules.ditto import Ditto
 from fedpress.client.rules.fedala import FedAla
 from fedpress.client.rules.fedavg import FedAvg
 from fedpress.client.rules.fedbabu import FedBABU
+from fedpress.client.rules.feddyn import FedDyn
 from fedpress.client.rules.fedprox import FedProx
 from fedpress.client.rules.fedrep import FedRep
 from fedpress.client.rules.finetune import FineTune
 from fedpress.client.rules.ifca import Ifca
+from fedpress.client.rules.moon import Moon
 from fedpress.client.rules.per_fedavg import FirstOrder, HessianFree
 from fedpress.client.rules.pfedme import PFedMe
 from fedpress.client.rules.rule import Outcome, Rule
@@ -28,6 +30,8 @@ RULES: Final[Mapping[str, Callable[[pb.Rule], Rule]]] = {
     "fedavg": FedAvg,
     "fedprox": FedProx,
     "scaffold": Scaffold,
+    "feddyn": FedDyn,
+    "moon": Moon,
     "fedrep": FedRep,
     "fedbabu": FedBABU,
     "finetune": FineTune,

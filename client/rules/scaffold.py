@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fedpress.client.learner import Learner
 from fedpress.client.rules.rule import Outcome, kept
 from fedpress.client.trainers.trainer import Point, Terms
 from fedpress.compression.layout import grouped, part
-from fedpress.params import Tensors, zeros
+from fedpress.params import Tensors
 from fedpress.protos import fleet_pb2 as pb
 
 
@@ -27,7 +29,7 @@ class Scaffold:
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit with the correction; the control variate that this device keeps moves with it."""
         model, common = part("", shared), part("control", shared)
-        mine = kept(own, "control", model) or zeros(learner.spec)
+        mine = kept(own, "control", common) or {n: np.zeros_like(c) for n, c in common.items()}
         correction = learner.point({n: common[n] - mine[n] for n in common})
 
         def nudge(at: Mapping[str, Any], gradients: Point) -> None:  # noqa: ARG001 - a nudge's signature
@@ -38,7 +40,7 @@ class Scaffold:
         moved = trained.steps * learner.training.lr
         new = mine
         if moved > 0:
-            new = {n: mine[n] - common[n] + (model[n] - trained.tensors[n]) / moved for n in model}
+            new = {n: mine[n] - common[n] + (model[n] - trained.tensors[n]) / moved for n in mine}
         return Outcome(trained.tensors, grouped("control", new), trained.examples, trained.steps, trained.loss)
 
     def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:  # noqa: ARG002

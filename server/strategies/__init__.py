@@ -17,9 +17,13 @@ from fedpress.server.strategies.ditto import Ditto
 from fedpress.server.strategies.fedala import FedAla
 from fedpress.server.strategies.fedasync import FedAsync
 from fedpress.server.strategies.fedavg import FedAvg
+from fedpress.server.strategies.fedavgm import FedAvgM
 from fedpress.server.strategies.fedbabu import FedBABU
 from fedpress.server.strategies.fedbn import FedBN
 from fedpress.server.strategies.fedbuff import FedBuff
+from fedpress.server.strategies.feddyn import FedDyn
+from fedpress.server.strategies.fednova import FedNova
+from fedpress.server.strategies.fedopt import FedAdagrad, FedAdam, FedYogi
 from fedpress.server.strategies.fedper import FedPer
 from fedpress.server.strategies.fedprox import FedProx
 from fedpress.server.strategies.fedrep import FedRep
@@ -27,6 +31,7 @@ from fedpress.server.strategies.finetune import FineTune
 from fedpress.server.strategies.ifca import Ifca
 from fedpress.server.strategies.lg_fedavg import LgFedAvg
 from fedpress.server.strategies.local import Local
+from fedpress.server.strategies.moon import Moon
 from fedpress.server.strategies.per_fedavg import PerFedAvg
 from fedpress.server.strategies.pfedme import PFedMe
 from fedpress.server.strategies.scaffold import Scaffold
@@ -40,6 +45,13 @@ STRATEGIES: Final[Mapping[str, Any]] = {
         FedAvg,
         FedProx,
         Scaffold,
+        FedNova,
+        FedDyn,
+        Moon,
+        FedAvgM,
+        FedAdagrad,
+        FedAdam,
+        FedYogi,
         FedPer,
         FedRep,
         LgFedAvg,

@@ -14,6 +14,7 @@ REPRESENTATIONS: Final = "representations"
 LOSSES: Final = "losses"
 ROUNDS: Final = "rounds"
 SGD: Final = "sgd"
+ANY_SGD: Final = "any sgd"
 BUFFER: Final = "buffer"
 EACH: Final = "each"
 UNCLIPPED: Final = "unclipped"
@@ -67,6 +68,11 @@ NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
         "gradients as they are",
         lambda plan: plan.train.max_grad_norm == 0,
         "train.max_grad_norm = 0",
+    ),
+    ANY_SGD: (
+        "SGD on the device, with or without momentum",
+        lambda plan: plan.train.optimizer == "sgd",
+        "train.optimizer = 'sgd'",
     ),
 }
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedpress.compression.layout import Layout, beside, grouped, part, plain
-from fedpress.params import Spec, Tensors, add
+from fedpress.params import Spec, Tensors, add, learned
 from fedpress.server.strategies.compatibility import POINTS, ROUNDS, SGD
 from fedpress.server.strategies.fedavg import FedAvg, scaled
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
@@ -29,8 +29,8 @@ class Scaffold(FedAvg):
     needs: ClassVar[frozenset[str]] = frozenset({POINTS, ROUNDS, SGD})
 
     def layout(self, full: Spec) -> Layout:
-        """The model, and a control variate for each of its tensors."""
-        return (*plain(full.names), *beside("control", full.names))
+        """The model, and a control variate for each tensor that is learned."""
+        return (*plain(full.names), *beside("control", learned(full.names)))
 
     @property
     def client_half(self) -> str:
@@ -43,11 +43,9 @@ class Scaffold(FedAvg):
 
     def read(self, update: Tensors, arrival: Arrival) -> Tensors:
         """The update, and the change of its client's control variate."""
-        moved = arrival.report.steps * arrival.training.lr
-        if moved <= 0:
-            return update
         delta, common = part("", update), part("control", arrival.base())
-        change = {n: -common[n] - delta[n] / np.float32(moved) for n in delta}
+        moved = np.float32(arrival.report.steps * arrival.training.lr)
+        change = {n: -c - delta[n] / moved if moved > 0 else np.zeros_like(c) for n, c in common.items()}
         return {**update, **grouped("control", change)}
 
     def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:

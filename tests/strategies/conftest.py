@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def rounds() -> Rounds:
                 kept[i], report = done.pending.kept, done.pending.header.report
                 context = Context(order.seed, round_, None)
                 update, _ = unseal(upload, done.pending.payload, upload.memory(spec), context, spec)
-                arrival = Arrival(report, order.training, 0, lambda base=base: base, lambda base=base: base)
+                arrival = Arrival(report, order.training, 0, partial(dict, base), partial(dict, base))
                 gathering.fold(strategy.read(update, arrival), strategy.share(arrival))
                 reports[i], played.payloads[i] = report, len(done.pending.payload)
             played.model, played.state = strategy.step(base, gathering.aggregate(len(trainers)), played.state)
@@ -158,7 +159,8 @@ class _Point(torch.nn.Module):
 def _bowl(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The mean over rows of ``a / 2 * (w - b)**2``, summed over elements; ``a`` are the inputs, ``b`` the targets."""
     w, a = outputs
-    return (0.5 * a * (w - targets) ** 2).sum(1).mean()
+    loss: torch.Tensor = (0.5 * a * (w - targets) ** 2).sum(1).mean()
+    return loss
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,47 @@
+"""FedDyn's client half (Acar et al. 2021, algorithm 1): the local objective gains ``alpha / 2 * |w - w_global|**2`` and
+loses ``g * w``, where ``g`` is the gradient of the plain loss where this client's last training ended.
+
+There the gradient of the whole objective is 0, so that ``g`` needs no pass over the data: it becomes
+``g - alpha * (w - w_global)``. It is kept here in the group "gradient".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedpress.client.learner import Learner
+from fedpress.client.rules.rule import Outcome, kept
+from fedpress.client.trainers.trainer import Point, Terms
+from fedpress.compression.layout import grouped
+from fedpress.params import Tensors, learned
+from fedpress.protos import fleet_pb2 as pb
+
+
+@dataclass(frozen=True)
+class FedDyn:
+    """See ``fedpress.client.rules.rule.Rule``."""
+
+    said: pb.Rule
+
+    def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
+        """Fit the regularised objective; the gradient that this device keeps moves with it."""
+        alpha = self.said.options["alpha"]
+        model = {n: shared[n] for n in learned(shared)}
+        mine = kept(own, "gradient", model) or {n: np.zeros_like(a) for n, a in model.items()}
+        anchor, pull = learner.point(model), learner.point(mine)
+
+        def nudge(at: Mapping[str, Any], gradients: Point) -> None:
+            for name in gradients:
+                gradients[name] += alpha * (at[name] - anchor[name]) - pull[name]
+
+        trained = learner.fit(shared, Terms(nudge))
+        new = {n: mine[n] - np.float32(alpha) * (trained.tensors[n] - model[n]) for n in model}
+        return Outcome(trained.tensors, grouped("gradient", new), trained.examples, trained.steps, trained.loss)
+
+    def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:  # noqa: ARG002
+        """The model that arrived."""
+        return learner.whole(shared)

@@ -1,0 +1,57 @@
+"""FedDyn (Acar et al. 2021, "Federated Learning Based on Dynamic Regularization"): each client's objective moves with
+the federation, so that what clients agree on is an optimum of the whole.
+
+The server's ``h`` is the mean over all clients of the gradients that they keep, and follows from the updates: nothing
+travels beside the model. With P of m clients in a round,
+
+    h <- h - alpha * P / m * mean(update),    model <- model + mean(update) - h / alpha
+
+The second step is 0 / 0 at alpha = 0. There it is left out, and FedDyn is FedAvg with equal weights. That is no limit:
+for a small alpha clients train as in FedAvg, but ``-h / alpha`` is the sum of all mean updates so far, and comes on
+top. Momentum of that kind needs an alpha that is not small (the paper's: 0.01 to 0.1) or short local training.
+
+Deviation: local training approaches the clients' optimum with the plan's steps; running statistics are averaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from fedpress.params import Spec, Tensors, add, learned
+from fedpress.server.strategies.compatibility import POINTS, ROUNDS
+from fedpress.server.strategies.fedavg import FedAvg, scaled
+from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
+
+
+@dataclass(frozen=True)
+class FedDyn(FedAvg):
+    """``alpha``: the weight of the dynamic regulariser; ``lr`` scales updates before anything else."""
+
+    id: ClassVar[str] = "feddyn"
+    citation: ClassVar[str] = "Acar et al. 2021"
+    needs: ClassVar[frozenset[str]] = frozenset({POINTS, ROUNDS})
+    server_lr: ClassVar[float] = 1.0
+    told: ClassVar[tuple[str, ...]] = ("alpha",)
+
+    alpha: Annotated[float, Field(ge=0, description="weight of the dynamic regulariser")] = 0.1
+
+    def share(self, arrival: Arrival) -> Share:  # noqa: ARG002 - a strategy's signature
+        """All alike, as in the paper."""
+        return Share(1.0)
+
+    def init(self, spec: Spec) -> Tensors:
+        """``h`` = 0."""
+        return {t.name: np.zeros(t.shape, np.float32) for t in spec if t.name in learned(spec.names)}
+
+    def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
+        """See the module's docstring."""
+        mean = scaled(self.lr, round_.mean)
+        if not self.alpha:
+            return add(model, mean), state
+        alpha, seen = np.float32(self.alpha), np.float32(round_.counted / max(round_.counted, round_.population))
+        h = {n: before - alpha * (seen * mean[n]) for n, before in state.items()}
+        return add(model, {n: mean[n] - h[n] / alpha if n in h else mean[n] for n in mean}), h

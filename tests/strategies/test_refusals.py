@@ -1,0 +1,92 @@
+"""Plans that cannot work with a strategy are refused when they are read: the reason, and what would go."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedpress.errors import PlanError
+from fedpress.plan import load
+from fedpress.server.strategies import STRATEGIES, build
+
+IN_ROUNDS = ["scaffold", "fednova", "feddyn"]
+TRAINED = ["fedprox", "scaffold", "fednova", "feddyn", "moon"]
+
+
+def refuse(match: str, *overrides: str) -> None:
+    with pytest.raises(PlanError, match=match):
+        build(load(None, overrides))
+
+
+@pytest.mark.parametrize("name", IN_ROUNDS)
+def test_what_counts_in_rounds_is_not_run_without_them(name: str) -> None:
+    remedy = r"synchronous rounds: expected cohort\.buffer = 0 and cohort\.late = 'drop'"
+    refuse(remedy, f"strategy.name={name}", "cohort.buffer=4")
+    refuse(remedy, f"strategy.name={name}", "cohort.late=fold")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_acts_on_training_needs_some(name: str) -> None:
+    refuse(r"expected train\.trainer = 'torch'", f"strategy.name={name}", "train.trainer=idle")
+
+
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [
+        ("fednova", "train.optimizer=adam"),
+        ("fednova", "train.optimizer=adamw"),
+        ("scaffold", "train.optimizer=adam"),
+        ("scaffold", "train.momentum=0.9"),
+        ("scaffold", "train.weight_decay=0.001"),
+    ],
+)
+def test_what_reads_gradients_off_an_update_needs_sgd(name: str, override: str) -> None:
+    refuse(r"SGD on the device.*expected train\.optimizer = 'sgd'", f"strategy.name={name}", override)
+
+
+def test_what_acts_on_representations_does_not_go_with_local_privacy() -> None:
+    private = ("privacy.mode=local", "privacy.noise_multiplier=1", "privacy.clip_norm=1")
+    refuse(
+        r"representations.*expected train\.trainer = 'torch' and privacy\.mode = 'none'", "strategy.name=moon", *private
+    )
+    build(load(None, ["strategy.name=feddyn", *private]))  # a term on parameters, after the noise
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("fedprox", "mu=-1"),
+        ("feddyn", "alpha=-0.1"),
+        ("moon", "mu=-1"),
+        ("moon", "temperature=0"),
+        ("fedavgm", "beta=1"),
+        ("fedavgm", "beta=-0.1"),
+        ("fedadagrad", "beta1=1"),
+        ("fedadagrad", "tau=0"),
+        ("fedadam", "beta2=1"),
+        ("fedyogi", "beta2=nan"),
+        ("fedyogi", "tau=-1"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(name: str, option: str) -> None:
+    refuse(rf"strategy\.{option.partition('=')[0]}", f"strategy.name={name}", f"strategy.{option}")
+
+
+def test_an_option_of_another_strategy_is_told_whose_it_is() -> None:
+    refuse(
+        r"no option 'beta2' \(strategy\.beta2\)\. It belongs to fedadam, fedyogi",
+        "strategy.name=fedadagrad",
+        "strategy.beta2=0.9",
+    )
+
+
+@pytest.mark.parametrize("name", ["fedavgm", "fedadagrad", "fedadam", "fedyogi"])
+def test_what_acts_on_the_server_alone_goes_with_all_that_devices_do(name: str) -> None:
+    for override in ("cohort.buffer=4", "train.optimizer=adam", "privacy.mode=local", "train.trainer=idle"):
+        assert build(load(None, [f"strategy.name={name}", override])).id == name
+
+
+def test_adaptive_servers_bring_a_learning_rate_of_their_own() -> None:
+    for name in ("fedadagrad", "fedadam", "fedyogi"):
+        strategy = build(load(None, [f"strategy.name={name}"]))
+        assert getattr(strategy, "lr") == STRATEGIES[name].server_lr > 0  # noqa: B009
+        assert getattr(build(load(None, [f"strategy.name={name}", "strategy.lr=0.5"])), "lr") == 0.5  # noqa: B009
