@@ -3,6 +3,9 @@
 Payload: for each group, in the order of the spec, the length of its payload as a base-128 varint
 (``fedpress.compression.varint``; the last group's goes without) and the payload. Tensors of one group have no such
 frame: their bytes are the codec's own.
+
+A group that did not change at all has a payload of no bytes, and both ends' states of it stay as they are: a round in
+which a group is left alone is, to error feedback, a missed one.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from fedpress.compression.layout import group
 from fedpress.compression.stream import Stream
 from fedpress.compression.varint import read_varint, varint
 from fedpress.errors import DecodeError
-from fedpress.params import Array, Spec, Tensors
+from fedpress.params import Array, Spec, Tensors, zeros
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Grouped:
         states: dict[str, State] = {}
         for label, of in _groups(Spec.of(tensors)):
             some = {name: tensors[name] for name in of.names}
+            if not any(array.any() for array in some.values()):
+                pieces, states[label] = [*pieces, varint(0), b""], part(state, label)
+                continue
             wire, states[label] = self.inner.encode(some, part(state, label), context, rng)
             pieces += [varint(len(wire.side)), bytes(wire.side)]
         return Wire(b"".join([*pieces[:-2], *pieces[-1:]]), {}), prefixed(states)
@@ -84,7 +90,11 @@ class Grouped:
                 data = data[at:]
             if size > min(len(data), self.inner.max_bytes(of)):
                 raise DecodeError(f"Expected a group of at most {len(data)} bytes, got one of {size}.")
-            some, states[label] = self.inner.decode(Wire(data[:size], {}), part(state, label), context, of)
+            mine = part(state, label)
+            if size:
+                some, states[label] = self.inner.decode(Wire(data[:size], {}), mine, context, of)
+            else:
+                some, states[label] = zeros(of), mine
             tensors.update(some)
             data = data[size:]
         return {name: tensors[name] for name in spec.names}, prefixed(states)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from fedpress.client.rules.apfl import Apfl
+from fedpress.client.rules.ditto import Ditto
+from fedpress.client.rules.fedala import FedAla
 from fedpress.client.rules.fedavg import FedAvg
 from fedpress.client.rules.fedprox import FedProx
+from fedpress.client.rules.ifca import Ifca
+from fedpress.client.rules.per_fedavg import FirstOrder, HessianFree
+from fedpress.client.rules.pfedme import PFedMe
 from fedpress.client.rules.rule import Outcome, Rule
 from fedpress.client.rules.scaffold import Scaffold
 from fedpress.errors import SpecError, closest
@@ -19,6 +25,13 @@ RULES: Final[Mapping[str, Callable[[pb.Rule], Rule]]] = {
     "fedavg": FedAvg,
     "fedprox": FedProx,
     "scaffold": Scaffold,
+    "ditto": Ditto,
+    "pfedme": PFedMe,
+    "apfl": Apfl,
+    "per-fedavg-fo": FirstOrder,
+    "per-fedavg-hf": HessianFree,
+    "fedala": FedAla,
+    "ifca": Ifca,
 }
 
 

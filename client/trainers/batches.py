@@ -14,9 +14,9 @@ from fedpress.protos import fleet_pb2 as pb
 
 def batches(count: int, training: pb.Training, rng: Stream) -> Iterator[NDArray[np.int64]]:
     """Indices of each batch: shuffled epochs, at most ``max_steps`` in all. A last batch of one example joins the one
-    before it, because batch normalisation has no variance of one."""
+    before it, because batch normalisation has no variance of one. None of no examples."""
     size, left = training.batch_size, training.max_steps or -1
-    for _ in range(training.epochs):
+    for _ in range(training.epochs if count else 0):
         order = np.argsort(rng.u64(count), kind="stable")
         starts = list(range(0, count, size))
         if size > 1 and len(starts) > 1 and count - starts[-1] == 1:

@@ -12,9 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 from fedpress.errors import PlanError, closest
 from fedpress.plan import Plan, explain
 from fedpress.server.strategies import compatibility
+from fedpress.server.strategies.apfl import Apfl
+from fedpress.server.strategies.ditto import Ditto
+from fedpress.server.strategies.fedala import FedAla
 from fedpress.server.strategies.fedavg import FedAvg
 from fedpress.server.strategies.fedper import FedPer
 from fedpress.server.strategies.fedprox import FedProx
+from fedpress.server.strategies.ifca import Ifca
+from fedpress.server.strategies.per_fedavg import PerFedAvg
+from fedpress.server.strategies.pfedme import PFedMe
 from fedpress.server.strategies.scaffold import Scaffold
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share, Strategy
 
@@ -27,6 +33,12 @@ STRATEGIES: Final[Mapping[str, Any]] = {
         FedProx,
         Scaffold,
         FedPer,
+        Ditto,
+        PFedMe,
+        Apfl,
+        PerFedAvg,
+        FedAla,
+        Ifca,
     )
 }
 #: Fields that come from elsewhere in the plan.

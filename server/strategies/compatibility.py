@@ -11,13 +11,15 @@ from fedpress.plan import Plan
 POINTS: Final = "points"
 GRADIENTS: Final = "gradients"
 REPRESENTATIONS: Final = "representations"
+LOSSES: Final = "losses"
 ROUNDS: Final = "rounds"
 SGD: Final = "sgd"
+UNCLIPPED: Final = "unclipped"
 
 #: What each trainer lets a rule do; and of that, what local privacy can guard.
 _TRAINERS: Final[Mapping[str, frozenset[str]]] = {
-    "torch": frozenset({POINTS, GRADIENTS, REPRESENTATIONS}),
-    "numpy": frozenset({POINTS, GRADIENTS, REPRESENTATIONS}),
+    "torch": frozenset({POINTS, GRADIENTS, REPRESENTATIONS, LOSSES}),
+    "numpy": frozenset({POINTS, GRADIENTS, REPRESENTATIONS, LOSSES}),
     "idle": frozenset(),
 }
 _GUARDED: Final = frozenset({POINTS})
@@ -38,6 +40,11 @@ NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
         lambda plan: _gives(plan, REPRESENTATIONS),
         "train.trainer = 'torch' and privacy.mode = 'none'",
     ),
+    LOSSES: (
+        "the loss of models on a device's examples, which local privacy cannot guard",
+        lambda plan: _gives(plan, LOSSES),
+        "train.trainer = 'torch' and privacy.mode = 'none'",
+    ),
     ROUNDS: (
         "synchronous rounds",
         lambda plan: plan.cohort.buffer == 0 and plan.cohort.late == "drop",
@@ -47,6 +54,11 @@ NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
         "plain SGD on the device",
         lambda plan: plan.train.optimizer == "sgd" and not plan.train.momentum and not plan.train.weight_decay,
         "train.optimizer = 'sgd', train.momentum = 0 and train.weight_decay = 0",
+    ),
+    UNCLIPPED: (
+        "gradients as they are",
+        lambda plan: plan.train.max_grad_norm == 0,
+        "train.max_grad_norm = 0",
     ),
 }
 
