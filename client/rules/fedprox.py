@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fedpress.client.learner import Learner
+from fedpress.client.rules.fedavg import FedAvg
 from fedpress.client.rules.rule import Outcome
 from fedpress.client.trainers.trainer import Nudge, Point, Terms
 from fedpress.params import Tensors
-from fedpress.protos import fleet_pb2 as pb
 
 
-@dataclass(frozen=True)
-class FedProx:
+class FedProx(FedAvg):
     """See ``fedpress.client.rules.rule.Rule``."""
-
-    said: pb.Rule
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:  # noqa: ARG002 - a rule's signature
         """Fit, each step pulled towards the model that arrived."""
         trained = learner.fit(shared, Terms(proximal(self.said.options["mu"], learner.point(shared))))
         return Outcome(trained.tensors, {}, trained.examples, trained.steps, trained.loss)
-
-    def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:  # noqa: ARG002
-        """The model that arrived."""
-        return learner.whole(shared)
 
 
 def proximal(mu: float, anchor: Point) -> Nudge:
