@@ -170,7 +170,10 @@ def walk(updates: list[Array], *overrides: str) -> tuple[list[Array], Tensors]:
 
 def decayed(values: list[Array], beta: float) -> Array:
     """``sum(beta**(t - s) * values[s])``, in float64."""
-    return np.sum([beta ** (len(values) - 1 - s) * v.astype(np.float64) for s, v in enumerate(values)], axis=0)
+    total = np.zeros_like(values[0], np.float64)
+    for value in values:
+        total = beta * total + value
+    return total
 
 
 @given(UPDATES, st.sampled_from([0.0, 0.5, 0.9]))

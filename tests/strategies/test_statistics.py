@@ -55,7 +55,9 @@ def test_they_are_averaged_whatever_the_strategy(rounds: Any, normalised: list[T
     plain = rounds(normalised, 1, weighting, *said).weights
     for statistic in STATISTICS:
         np.testing.assert_allclose(found[statistic], plain[statistic], rtol=1e-5, atol=1e-6)
-    assert (rounds(normalised, 4, f"strategy.name={name}", *said).weights["1.running_var"] > 0).all()
+    later = rounds(normalised, 4, f"strategy.name={name}", *said)
+    assert (later.weights["1.running_var"] > 0).all()
+    assert not [n for n in later.state if n.endswith(STATISTICS)]  # no momentum, no h
 
 
 def test_scaffold_has_no_variate_for_them(rounds: Any, normalised: list[Trainer]) -> None:
