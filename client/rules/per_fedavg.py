@@ -4,8 +4,9 @@ Each step takes batches D, D' and D'' of three separate shuffles. D' is drawn fi
 
     ahead = w - inner * gradient(w; D)
     g = gradient(ahead; D')
-    w = w - lr * (g - inner * H(w; D'') g)      with H g nearly (gradient(w + delta g) - gradient(w - delta g)) / 2
-    delta
+    w = w - lr * (g - inner * H(w; D'') g)
+
+with ``H g`` nearly ``(gradient(w + delta g; D'') - gradient(w - delta g; D'')) / (2 delta)``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """pFedMe (T Dinh et al. 2020, "Personalized Federated Learning with Moreau Envelopes").
 
-Each device's personal model solves ``min f(theta; batch) + lam / 2 * |theta - w|**2`` nearly, by ``inner`` steps of
+Each device's personal model nearly solves ``min f(theta; batch) + lam / 2 * |theta - w|**2``, by ``inner`` steps of
 ``train.lr``; then its copy ``w`` of the shared model goes ``eta * lam`` of the way to it; and so on with the next
-batch. The server moves by the mean of what the copies moved, times ``beta``: here ``strategy.lr``. The paper's mean
-is that of ``strategy.weighting = "uniform"``.
+batch. The server moves by the mean of what the copies moved, times the paper's beta: here ``strategy.lr``. The paper's
+mean is that of ``strategy.weighting = "uniform"``.
 """
 
 from __future__ import annotations
