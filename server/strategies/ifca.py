@@ -13,7 +13,7 @@ There is no single model that the server could measure or ship; devices measure 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -48,7 +48,7 @@ class Ifca(FedAvg):
     def share(self, arrival: Arrival) -> Share:
         """As in FedAvg, for the chosen cluster; nothing without a cluster there is."""
         usual, chosen = super().share(arrival), self._chosen(arrival)
-        return Share(usual.weight, facts={chosen: 1.0}) if chosen else Share(0.0)
+        return replace(usual, facts={chosen: 1.0}) if chosen else Share(0.0)
 
     def read(self, update: Tensors, arrival: Arrival) -> Tensors:
         """The chosen cluster's change alone."""
