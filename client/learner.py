@@ -79,12 +79,13 @@ class Learner:
         return self._own().examples
 
     def batches(self, epochs: int = 0) -> Iterator[NDArray[np.int64]]:
-        """The rows of each step, as ``fit`` would draw them."""
+        """The rows of each step, as ``fit`` would draw them: all are drawn now."""
         check(self.training)
         training = pb.Training()
         training.CopyFrom(self.training)
         training.epochs = epochs or training.epochs
-        return batches(self.examples, training, self._rng)
+        self._rng.seed()  # what ``fit`` takes of the stream before it draws
+        return iter(list(batches(self.examples, training, self._rng)))
 
     def point(self, model: Tensors) -> Point:
         """See ``Differentiable``; works with every trainer that can be nudged."""
@@ -97,7 +98,7 @@ class Learner:
     def gradient(self, point: Point, rows: NDArray[np.int64]) -> tuple[Point, float]:
         """See ``Differentiable``; never under local privacy, which guards ``fit`` alone."""
         self.steps += 1
-        return self._own().gradient(point, rows, self._rng)
+        return self._own().gradient(point, rows, Stream(self._rng.seed()))
 
     def loss(self, model: Tensors) -> float:
         """Mean loss over the training examples."""

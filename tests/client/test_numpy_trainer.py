@@ -83,12 +83,10 @@ def test_only_what_is_named_is_trained(pair: tuple[Differentiable, Differentiabl
 def test_steps_of_ones_own_are_those_of_plain_training(pair: tuple[Differentiable, Differentiable]) -> None:
     model = pair[0].initial(0)
     for made in pair:
-        rng = Stream(3)
-        rng.seed()  # what ``train`` takes first
-        learner = Learner(made, SGD, rng, seed=0)
+        learner = Learner(made, SGD, Stream(3), seed=0)
         point, losses = learner.point(model), []
         for rows in learner.batches():
-            gradients, loss = made.gradient(point, rows, Stream(9))
+            gradients, loss = learner.gradient(point, rows)
             losses.append(loss * len(rows))
             for name in gradients:
                 point[name] -= 0.1 * gradients[name]
