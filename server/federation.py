@@ -86,8 +86,8 @@ class Federation(Run):
         base = self._base(lease)
         if header.base != short(base):
             raise Refused("FAULT_WRONG_MODEL", f"Expected an update against {base[:16]}, got {header.base[:8].hex()}.")
-        self._memories.check(client, header.memory)
-        return self._inbox.open(lease.id, header, self._limit(lease))
+        self._updates.memories.check(client, header.memory)
+        return self._inbox.open(lease.id, header, self._updates.limit(lease))
 
     def append(self, client: str, upload: Upload, data: bytes) -> None:
         """Take a chunk. Raises Refused."""
@@ -107,12 +107,12 @@ class Federation(Run):
         if lease.fate is Fate.COUNTED:
             return pb.PushReply(duplicate=True)
         self._base(lease)
-        staleness = self._staleness(lease)
+        staleness, updates = self.round - lease.round, self._updates
         name = self._enrolment.name(client)
         try:
             payload = self._inbox.payload(upload)
             update, memory = (
-                (None, NOTHING) if lease.evaluate else self._decode(lease, payload, self._memory(lease, header))
+                (None, NOTHING) if lease.evaluate else updates.decode(lease, payload, self._memory(lease, header))
             )
             arrival = self._arrived(lease, header.report)
         except (DecodeError, Refused) as error:
@@ -123,7 +123,7 @@ class Federation(Run):
         with self.store.transaction():
             self._inbox.close(upload)
             if not lease.evaluate:
-                self._memories.keep(client, self.round, self._codec(lease), memory)
+                updates.memories.keep(client, self.round, updates.codec(lease), memory)
             traffic = self.meter.take(client)
             traffic = replace(
                 traffic, bytes_up=max(traffic.bytes_up, len(payload))
@@ -132,7 +132,7 @@ class Federation(Run):
             self.store.end_lease(lease.id, self.round, Fate.COUNTED, traffic, report, header.memory)
         if update is not None:
             self._candidates.reported(client, header.report, traffic)
-            self._fold(update, arrival)
+            updates.fold(update, arrival)
         uncompressed = 0 if lease.evaluate else self.spec.nbytes
         heard = events.UpdateCounted(name, self.round, len(payload), uncompressed, staleness)
         actions = self._coordinator.counted(lease.id, self._clock())
@@ -189,8 +189,8 @@ class Federation(Run):
             rule,
             self.versions.hash,
             recipe,
-            self._choices[lease.id].codec,
-            self._limit(lease),
+            self._updates.text(lease),
+            self._updates.limit(lease),
         )
 
     def _lease(self, ticket: bytes, client: str) -> Lease:
@@ -209,11 +209,11 @@ class Federation(Run):
         return base
 
     def _memory(self, lease: Lease, header: pb.PushHeader) -> State:
-        return self._memories.latest(lease.client, self._codec(lease), header.memory)
+        return self._updates.memories.latest(lease.client, self._updates.codec(lease), header.memory)
 
     def _arrived(self, lease: Lease, report: pb.Report) -> Arrival:
         check_report(report)
-        arrival = self._arrival(lease, report)
+        arrival = self._updates.arrival(lease, report, self.round)
         if not lease.evaluate and self.strategy.share(arrival).weight <= 0:
             raise Refused("FAULT_MALFORMED", "The update's report names no examples.")
         return arrival

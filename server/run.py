@@ -8,43 +8,34 @@ skin drains with ``advance``.
 from __future__ import annotations
 
 import secrets
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from fedpress.compression.codec import Codec, Context, State
 from fedpress.compression.layout import begin, spec_of
-from fedpress.compression.payload import max_bytes, unseal
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
 from fedpress.errors import PlanError, SpecError, StoreError, closest
 from fedpress.params import Spec, Tensors, finite, ordered
-from fedpress.plan import AUTO, Plan
-from fedpress.protos import fleet_pb2 as pb
+from fedpress.plan import Plan
 from fedpress.server import events
-from fedpress.server.aggregate import Gathering
-from fedpress.server.bounds import check_update
 from fedpress.server.buffered import Buffered
 from fedpress.server.candidates import Candidates
-from fedpress.server.choice import Choice, Facts, choose, possible, scheduled
+from fedpress.server.choice import possible
 from fedpress.server.coordinator import Coordinator
 from fedpress.server.enrolment import Enrolment
 from fedpress.server.inbox import Inbox
-from fedpress.server.leases import Action, Fate, Finish, Issue, Lapse, Lease, Note, Phase, Rules, Step
-from fedpress.server.memories import Memories, room
+from fedpress.server.leases import Action, Fate, Finish, Issue, Lapse, Note, Phase, Rules, Step
+from fedpress.server.memories import room
 from fedpress.server.meter import Meter
 from fedpress.server.rounds import evaluation_record, round_record
 from fedpress.server.selection import SELECTIONS
 from fedpress.server.stopping import Standing, remembered
 from fedpress.server.store import Store
-from fedpress.server.strategies import Arrival, Strategy
+from fedpress.server.strategies import Strategy
 from fedpress.server.strategies import build as build_strategy
-from fedpress.server.tickets import shared_seed, training
+from fedpress.server.updates import Updates
 from fedpress.server.versions import Versions, publisher
-
-#: Rounds that say whether a client comes often.
-_REMEMBERED: Final = 20
 
 
 @dataclass(frozen=True)
@@ -86,16 +77,14 @@ class Run:
         self.pending: deque[Pending] = deque()
         self._clock, self._listen = clock, listen
         self._inbox = Inbox(store)
-        self._gathering = Gathering(self.spec)
         self._todo: deque[Step] = deque()
         self._taken: set[str] = set()
         self._began = self._opened = clock()
         self._before = float(store.meta("elapsed") or 0.0)
-        self._choices: dict[str, Choice] = {}
         texts = (*possible(plan.upload), plan.download.codec)
         needs = frozenset[str]().union(*(ids_of(parse_codec(text)) for text in texts))
         self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec, room(plan, self.spec))
-        self._memories = Memories(store, self.spec)
+        self._updates = Updates(plan, self.strategy, self.spec, store, self.versions, self._enrolment)
         self._candidates = Candidates(store, self._enrolment)
         pacing = Buffered if plan.cohort.buffer else Coordinator
         self._coordinator = pacing(self._rules(), lambda: secrets.token_hex(8), self._candidates)
@@ -232,9 +221,7 @@ class Run:
             round_, phase, leases = done + 1, Phase.GATHERING, []
         target = int(self.store.meta("target") or 0)
         self._coordinator.restore(round_, phase, target, leases, self._enrolment.names, self._clock())
-        self._choices = self.store.choices(round_)
-        if phase in (Phase.GATHERING, Phase.TRAINING):
-            self._fold_again(round_)
+        self._updates.restore(round_, counting=phase in (Phase.GATHERING, Phase.TRAINING))
         self._standing, self._served = remembered(self.plan.stop, self.store.rounds())
         if self._measured(done) and not self.store.round(done)["metrics"]:
             self._coordinator.held = self.plan.stop.early
@@ -245,68 +232,6 @@ class Run:
             self.stop(self._standing.reason)
             return
         self._do(self._coordinator.resume_actions(self._clock()))
-
-    def _fold_again(self, round_: int) -> None:
-        """What was folded into a round before the server died: in the same order, from the same codec memories."""
-        updates = self.store.counted(round_)
-        left = Counter(lease.client for lease, _, _ in updates)
-        since: dict[str, State] = {}  # what came of a client's first update, while it has another
-        for lease, report, tag in updates:
-            codec = self._codec(lease)
-            memory = since.pop(lease.client, None) if tag else None
-            if memory is None:
-                memory = self._memories.latest(lease.client, codec, tag, before=round_)
-            update, memory = self._decode(lease, self.store.payload(lease.id), memory)
-            left[lease.client] -= 1
-            if left[lease.client]:
-                since[lease.client] = memory
-            self._fold(update, self._arrival(lease, pb.Report.FromString(report)))
-
-    def _arrival(self, lease: Lease, report: pb.Report) -> Arrival:
-        """What a strategy is told of an update."""
-
-        def base() -> Tensors:
-            found = self.versions.seen_at(lease.base)
-            return self.versions.seen if found is None else found
-
-        said = training(self.plan, lease.round)
-        return Arrival(report, said, self._staleness(lease), base, lambda: self.versions.seen)
-
-    def _fold(self, update: Tensors, arrival: Arrival) -> None:
-        """Into the current round's sum, for good: what is acknowledged was folded."""
-        self._gathering.fold(self.strategy.read(update, arrival), self.strategy.share(arrival))
-
-    def _staleness(self, lease: Lease) -> int:
-        """Versions that were published since the one a lease works on."""
-        return self._coordinator.round - lease.round
-
-    def _choose(self, lease: Lease) -> Choice:
-        """The codec of one lease's update: kept with it, so that a resumed round ends as it began."""
-        upload, rounds = self.plan.upload, self.plan.run.rounds
-        share = (lease.round - 1) / max(1, rounds - 1)
-        if upload.codec != AUTO:
-            return Choice(scheduled(parse_codec(upload.codec).text, upload.rate_end, share), "")
-        habits = self.store.habits(lease.client, lease.round - _REMEMBERED)
-        report = pb.Report.FromString(habits.report)
-        facts = Facts(
-            self.spec.size,
-            self._enrolment.capabilities(lease.client).link.up,
-            report.train_seconds,
-            report.encode_seconds,
-            habits.invited,
-            min(_REMEMBERED, lease.round - habits.since) if habits.since else 0,
-            self.plan.cohort.deadline_s,
-        )
-        choice = choose(facts)
-        return choice._replace(codec=scheduled(choice.codec, upload.rate_end, share))
-
-    def _limit(self, lease: Lease) -> int:
-        """Most bytes of a lease's update."""
-        return 0 if lease.evaluate else max_bytes(self._codec(lease), self.spec)
-
-    def _codec(self, lease: Lease) -> Codec:
-        """How the update of a lease of training is coded."""
-        return parse_codec(self._choices[lease.id].codec)
 
     def _mark(self, phase: Phase) -> None:
         self._mark_as(self._coordinator.round, phase)
@@ -334,10 +259,8 @@ class Run:
     def _issue(self, action: Issue) -> None:
         self.stirred += 1
         evaluating = self._coordinator.phase is Phase.EVALUATING
-        choices = {lease.id: Choice("", "") if evaluating else self._choose(lease) for lease in action.leases}
-        self._choices.update(choices)
         with self.store.transaction():
-            self.store.add_leases(action.leases, choices)
+            self.store.add_leases(action.leases, self._updates.choose(action.leases))
             self._mark(self._coordinator.phase)
         for lease in action.leases if not evaluating else ():
             self._candidates.invited(lease.client, lease.round)
@@ -355,16 +278,9 @@ class Run:
         if action.reason:
             self._listen(events.ClientFailed(self._enrolment.name(lease.client), lease.round, action.reason))
 
-    def _decode(self, lease: Lease, payload: bytearray, memory: State) -> tuple[Tensors, State]:
-        """The update, against the version it builds on, and what the codec remembers of the client then."""
-        context = Context(shared_seed(self.plan, lease.round), lease.round, self.versions.step_at(lease.base))
-        update, memory = unseal(self._codec(lease), payload, memory, context, self.spec)
-        check_update(update)
-        return update, memory
-
     def _close_round(self, round_: int) -> None:
         arrived = self.model
-        aggregate = self._gathering.aggregate(self.enrolled)
+        aggregate = self._updates.aggregate(self.enrolled)
         model, state = self.strategy.step(self.versions.exact, aggregate, self.versions.state)
         if not finite(model):
             self._do(self._coordinator.stop(f"round {round_} diverged: the model is not finite; lower train.lr"))
@@ -374,9 +290,9 @@ class Run:
             ended, renewed = self._coordinator.closing()
             for lease in ended:
                 self.store.end_lease(lease.id, round_, Fate.STALE, self.meter.take(lease.client))
+            choices = self._updates.choose(renewed)
             for lease in renewed:
-                self._choices[lease.id] = self._choose(lease)
-                self.store.move_lease(lease, self._choices[lease.id])
+                self.store.move_lease(lease, choices[lease.id])
             self.versions.publish(model, state, round_)
             record = round_record(self.store, round_, self.spec, now - self._opened, self.elapsed)
             if not self._served:
@@ -384,13 +300,12 @@ class Run:
             self.store.set_round(round_, record)
             open_ = self._coordinator.open_tickets() - {lease.id for lease in ended}
             self._inbox.clear(but=open_)
-            self._memories.settle()
+            self._updates.memories.settle()
             done = round_ >= self.plan.run.rounds
             self._mark_as(round_ if done else round_ + 1, Phase.FINISHED if done else Phase.GATHERING)
         for lease in ended:
             self._candidates.late(lease.client, record["seconds"])
-        self._choices = {ticket: choice for ticket, choice in self._choices.items() if ticket in open_}
-        self._gathering.clear()
+        self._updates.next_round(open_)
         self._taken &= open_
         self._opened = now
         self.stirred += 1

@@ -1,0 +1,135 @@
+"""Clients' updates, from the choice of a codec to the round's sum: chosen, decoded, remembered, folded.
+
+A codec is chosen when a lease is made, and kept with it. An update is decoded against the version it builds on, with
+what the codec remembers of its client, and folded for what the strategy says it counts. After a crash the updates of
+the open round are folded again, in the order they were counted in, from the memories they were decoded with.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from typing import Final
+
+from fedpress.compression.codec import Codec, Context, State
+from fedpress.compression.payload import max_bytes, unseal
+from fedpress.compression.registry import parse as parse_codec
+from fedpress.params import Spec, Tensors
+from fedpress.plan import AUTO, Plan
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.server.aggregate import Gathering
+from fedpress.server.bounds import check_update
+from fedpress.server.choice import Choice, Facts, choose, scheduled
+from fedpress.server.enrolment import Enrolment
+from fedpress.server.leases import Lease
+from fedpress.server.memories import Memories
+from fedpress.server.store import Store
+from fedpress.server.strategies import Aggregate, Arrival, Strategy
+from fedpress.server.tickets import shared_seed, training
+from fedpress.server.versions import Versions
+
+#: Rounds that say whether a client comes often.
+_REMEMBERED: Final = 20
+
+
+class Updates:
+    """Of one run, whose travelling tensors have ``spec``."""
+
+    def __init__(
+        self, plan: Plan, strategy: Strategy, spec: Spec, store: Store, versions: Versions, enrolment: Enrolment
+    ) -> None:
+        self.memories = Memories(store, spec)
+        self._plan, self._strategy, self._spec = plan, strategy, spec
+        self._store, self._versions, self._enrolment = store, versions, enrolment
+        self._gathering = Gathering(spec)
+        self._choices: dict[str, Choice] = {}
+
+    # -- how they are coded -------------------------------------------------------------------------------------------
+
+    def choose(self, leases: Iterable[Lease]) -> Mapping[str, Choice]:
+        """Choose the codec of each lease's update, by ticket, for good: a resumed round ends as it began."""
+        chosen = {lease.id: Choice("", "") if lease.evaluate else self._choose(lease) for lease in leases}
+        self._choices.update(chosen)
+        return chosen
+
+    def text(self, lease: Lease) -> str:
+        """The text of the codec chosen for a lease's update."""
+        return self._choices[lease.id].codec
+
+    def codec(self, lease: Lease) -> Codec:
+        """How the update of a lease of training is coded."""
+        return parse_codec(self.text(lease))
+
+    def limit(self, lease: Lease) -> int:
+        """Most bytes of a lease's update."""
+        return 0 if lease.evaluate else max_bytes(self.codec(lease), self._spec)
+
+    def _choose(self, lease: Lease) -> Choice:
+        upload, rounds = self._plan.upload, self._plan.run.rounds
+        share = (lease.round - 1) / max(1, rounds - 1)
+        if upload.codec != AUTO:
+            return Choice(scheduled(parse_codec(upload.codec).text, upload.rate_end, share), "")
+        habits = self._store.habits(lease.client, lease.round - _REMEMBERED)
+        report = pb.Report.FromString(habits.report)
+        facts = Facts(
+            self._spec.size,
+            self._enrolment.capabilities(lease.client).link.up,
+            report.train_seconds,
+            report.encode_seconds,
+            habits.invited,
+            min(_REMEMBERED, lease.round - habits.since) if habits.since else 0,
+            self._plan.cohort.deadline_s,
+        )
+        choice = choose(facts)
+        return choice._replace(codec=scheduled(choice.codec, upload.rate_end, share))
+
+    # -- what they come to --------------------------------------------------------------------------------------------
+
+    def decode(self, lease: Lease, payload: bytearray, memory: State) -> tuple[Tensors, State]:
+        """The update, against the version it builds on, and what the codec remembers of the client then. Raises
+        DecodeError."""
+        context = Context(shared_seed(self._plan, lease.round), lease.round, self._versions.step_at(lease.base))
+        update, memory = unseal(self.codec(lease), payload, memory, context, self._spec)
+        check_update(update)
+        return update, memory
+
+    def arrival(self, lease: Lease, report: pb.Report, round_: int) -> Arrival:
+        """What a strategy is told of an update that comes in ``round_``."""
+        versions = self._versions
+
+        def base() -> Tensors:
+            found = versions.seen_at(lease.base)
+            return versions.seen if found is None else found
+
+        said = training(self._plan, lease.round)
+        return Arrival(report, said, round_ - lease.round, base, lambda: versions.seen)
+
+    def fold(self, update: Tensors, arrival: Arrival) -> None:
+        """Into the current round's sum, for good: what is acknowledged was folded."""
+        self._gathering.fold(self._strategy.read(update, arrival), self._strategy.share(arrival))
+
+    def aggregate(self, population: int) -> Aggregate:
+        """The round's updates, of ``population`` enrolled clients."""
+        return self._gathering.aggregate(population)
+
+    def next_round(self, open_: Container[str]) -> None:
+        """A new sum; of what was chosen only that of the tickets ``open_`` is still needed."""
+        self._gathering.clear()
+        self._choices = {ticket: choice for ticket, choice in self._choices.items() if ticket in open_}
+
+    def restore(self, round_: int, counting: bool) -> None:
+        """After a crash in ``round_``: what was chosen, and if it was ``counting``, what was folded."""
+        self._choices = self._store.choices(round_)
+        updates = self._store.counted(round_) if counting else []
+        left = Counter(lease.client for lease, _, _ in updates)
+        since: dict[str, State] = {}  # what came of a client's first update, while it has another
+        for lease, report, tag in updates:
+            codec = self.codec(lease)
+            memory = since.pop(lease.client, None) if tag else None
+            if memory is None:
+                memory = self.memories.latest(lease.client, codec, tag, before=round_)
+            update, memory = self.decode(lease, self._store.payload(lease.id), memory)
+            left[lease.client] -= 1
+            if left[lease.client]:
+                since[lease.client] = memory
+            self.fold(update, self.arrival(lease, pb.Report.FromString(report), round_))
