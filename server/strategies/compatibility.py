@@ -65,7 +65,7 @@ NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
         "train.optimizer = 'sgd', train.momentum = 0 and train.weight_decay = 0",
     ),
     UNCLIPPED: (
-        "gradients as they are",
+        "gradients that are not clipped",
         lambda plan: plan.train.max_grad_norm == 0,
         "train.max_grad_norm = 0",
     ),
