@@ -19,7 +19,7 @@ from fedpress.client.vault import Kept, Pending
 from fedpress.compression.codec import Codec, Context, State, assumed
 from fedpress.compression.grouped import per_group
 from fedpress.compression.memory import tag
-from fedpress.compression.payload import seal
+from fedpress.compression.payload import seal, unseal
 from fedpress.compression.registry import parse
 from fedpress.compression.stream import Stream
 from fedpress.errors import SpecError
@@ -97,7 +97,8 @@ def perform(
     spec = Spec.of(delta)
     codec = per_group(parse(ticket.upload_codec), spec)
     residual = _state(kept, codec, spec)
-    memory = tag(codec, assumed(codec, residual, spec), spec)
+    there = assumed(codec, residual, spec)
+    memory = tag(codec, there, spec)
     context = Context(ticket.seed, ticket.round, step)
     if probe is not None:
         probe(Encoding(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode")))
@@ -108,7 +109,8 @@ def perform(
         return Declined(
             f"the update has {len(payload)} bytes, more than the {ticket.max_update_bytes} allowed", history
         )
-    after_all = Kept(codec.text, residual, {**own, **outcome.own})
+    settled = outcome.settle(unseal(codec, payload, there, context, spec)[0]) if outcome.settle else {}
+    after_all = Kept(codec.text, residual, {**own, **outcome.own, **settled})
     return Done(_pending(ticket, payload, report, after_all, memory), history)
 
 

@@ -2,7 +2,7 @@
 loses ``g * w``, where ``g`` is the gradient of the plain loss where this client's last training ended.
 
 There the gradient of the whole objective is 0, so that ``g`` needs no pass over the data: it becomes
-``g - alpha * (w - w_global)``. It is kept here in the group "gradient".
+``g - alpha * d``, ``d`` being the update as the server reads it. It is kept here in the group "gradient".
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ class FedDyn:
                 gradients[name] += alpha * (at[name] - anchor[name]) - pull[name]
 
         trained = learner.fit(shared, Terms(nudge))
-        new = {n: mine[n] - np.float32(alpha) * (trained.tensors[n] - model[n]) for n in model}
-        return Outcome(trained.tensors, grouped("gradient", new), trained.examples, trained.steps, trained.loss)
+
+        def settle(update: Tensors) -> Tensors:
+            return grouped("gradient", {n: mine[n] - np.float32(alpha) * update[n] for n in mine})
+
+        return Outcome(trained.tensors, {}, trained.examples, trained.steps, trained.loss, settle=settle)
 
     def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:  # noqa: ARG002
         """The model that arrived."""

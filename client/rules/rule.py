@@ -8,7 +8,7 @@ committed with the update's acknowledgement. Its arithmetic on the learner's arr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +29,8 @@ class Outcome:
     steps: int
     loss: float
     facts: Mapping[str, float] = field(default_factory=dict)
+    settle: Callable[[Tensors], Tensors] | None = None
+    """What to keep besides, given the update as the server reads it: where both ends must take it for the same."""
 
 
 class Rule(Protocol):

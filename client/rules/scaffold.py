@@ -1,7 +1,8 @@
 """SCAFFOLD's client half (Karimireddy et al. 2020, algorithm 1, option II): each step is corrected by ``c - c_i``.
 
 ``c`` arrives in the group "control"; ``c_i`` is kept here. After K steps of rate eta, ``c_i`` becomes
-``c_i - c + (x - y_i) / (K eta)``. That change is a function of the update, which the server has: it does not travel up.
+``c_i - c - d / (K eta)``, ``d`` being the update as the server reads it. That change is a function of the update, which
+the server has: it does not travel up.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Scaffold:
     said: pb.Rule
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
-        """Fit with the correction; the control variate that this device keeps moves with it."""
+        """Fit with the correction; the control variate that this device keeps moves with what is sent."""
         model, common = part("", shared), part("control", shared)
         mine = kept(own, "control", common) or {n: np.zeros_like(c) for n, c in common.items()}
         correction = learner.point({n: common[n] - mine[n] for n in common})
@@ -38,10 +39,13 @@ class Scaffold:
 
         trained = learner.fit(model, Terms(nudge))
         moved = trained.steps * learner.training.lr
-        new = mine
-        if moved > 0:
-            new = {n: mine[n] - common[n] + (model[n] - trained.tensors[n]) / moved for n in mine}
-        return Outcome(trained.tensors, grouped("control", new), trained.examples, trained.steps, trained.loss)
+
+        def settle(update: Tensors) -> Tensors:
+            if moved <= 0:
+                return grouped("control", mine)
+            return grouped("control", {n: mine[n] - common[n] - update[n] / np.float32(moved) for n in mine})
+
+        return Outcome(trained.tensors, {}, trained.examples, trained.steps, trained.loss, settle=settle)
 
     def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:  # noqa: ARG002
         """The model that arrived."""

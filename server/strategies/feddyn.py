@@ -7,8 +7,8 @@ travels beside the model. With P of m clients in a round,
     h <- h - alpha * P / m * mean(update),    model <- model + mean(update) - h / alpha
 
 The second step is 0 / 0 at alpha = 0. There it is left out, and FedDyn is FedAvg with equal weights. That is no limit:
-for a small alpha clients train as in FedAvg, but ``-h / alpha`` is the sum of all mean updates so far, and comes on
-top. Momentum of that kind needs an alpha that is not small (the paper's: 0.01 to 0.1) or short local training.
+for a small alpha clients train as in FedAvg, but ``-h / alpha`` is P / m times the sum of all mean updates so far, and
+comes on top.
 
 Deviation: local training approaches the clients' optimum with the plan's steps; running statistics are averaged.
 """

@@ -2,8 +2,9 @@
 
 The server's control variate ``c`` travels down in the group "control". What a client adds to it follows from its update
 ``d`` of K steps of rate eta, ``-c - d / (K eta)``: the server makes it from the decoded update, so that SCAFFOLD costs
-the upload of FedAvg (the paper sends it). The client moves its own ``c_i`` by its exact update; what a lossy codec
-keeps back of one update comes with the next, so the two differ by a residual over K eta, never by more.
+the upload of FedAvg (the paper sends it). The client moves its own ``c_i`` by its update as the server reads it, so
+that ``c`` is the mean of all ``c_i`` whatever the codec. By its exact update, what the codec keeps back would be added
+twice: by error feedback, and by the next round's correction. Running statistics have no variate.
 """
 
 from __future__ import annotations

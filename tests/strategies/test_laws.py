@@ -20,6 +20,8 @@ from fedpress.server.tickets import training
 SEEDS = st.integers(0, 2**32)
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 COHORTS = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=4)
+#: What a lossy codec makes of an update is what both ends go by.
+CODECS = st.sampled_from(["raw", "ef+ecsq:2"])
 few = settings(max_examples=15, deadline=None)
 
 #: What makes each strategy FedAvg: options, and whether its updates count alike.
@@ -73,13 +75,14 @@ def test_scaffold_without_variates_is_fedavg_with_equal_weights(
 
 
 @few
-@given(SEEDS, st.integers(1, 4), COHORTS)
+@given(SEEDS, st.integers(1, 4), COHORTS, CODECS)
 def test_scaffolds_variate_is_the_mean_of_its_clients(
-    rounds: Any, perceptrons: Any, seed: int, clients: int, taking_part: list[list[bool]]
+    rounds: Any, perceptrons: Any, seed: int, clients: int, taking_part: list[list[bool]], codec: str
 ) -> None:
     trainers = perceptrons(seed, range(3, 3 + clients))
     cohorts = [[i for i in range(clients) if row[i]] or [0] for row in taking_part]
-    played = rounds(trainers, len(cohorts), "strategy.name=scaffold", cohorts=cohorts)
+    said = ("strategy.name=scaffold", f"upload.codec={codec}")
+    played = rounds(trainers, len(cohorts), *said, cohorts=cohorts)
     for name in played.weights:
         kept = [own.get(f"control:{name}", np.zeros_like(played.weights[name])) for own in played.own]
         np.testing.assert_allclose(played.model[f"control:{name}"], np.mean(kept, axis=0), atol=1e-5)
@@ -118,13 +121,14 @@ def test_feddyn_of_a_small_alpha_adds_all_updates_so_far(
 
 
 @few
-@given(SEEDS, st.integers(1, 4), COHORTS, st.sampled_from([0.01, 0.5]))
+@given(SEEDS, st.integers(1, 4), COHORTS, CODECS, st.sampled_from([0.01, 0.5]))
 def test_feddyns_h_is_the_mean_of_what_its_clients_keep(
-    rounds: Any, perceptrons: Any, seed: int, clients: int, taking_part: list[list[bool]], alpha: float
+    rounds: Any, perceptrons: Any, seed: int, clients: int, taking_part: list[list[bool]], codec: str, alpha: float
 ) -> None:
     trainers = perceptrons(seed, range(3, 3 + clients))
     cohorts = [[i for i in range(clients) if row[i]] or [0] for row in taking_part]
-    played = rounds(trainers, len(cohorts), "strategy.name=feddyn", f"strategy.alpha={alpha}", cohorts=cohorts)
+    said = ("strategy.name=feddyn", f"strategy.alpha={alpha}", f"upload.codec={codec}")
+    played = rounds(trainers, len(cohorts), *said, cohorts=cohorts)
     for name, h in played.state.items():
         kept = [own.get(f"gradient:{name}", np.zeros_like(h)) for own in played.own]
         np.testing.assert_allclose(h, np.mean(kept, axis=0), atol=1e-6)
