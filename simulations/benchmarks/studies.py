@@ -84,8 +84,13 @@ STUDIES: Final[Mapping[str, Study]] = {
             "femnist": (*_OWNERS, "clients.count=105", "cohort.fraction=0.2", "run.rounds=60", "train.batch_size=16",
                         "train.epochs=2", "train.lr=0.05"),
             "har": (*_OWNERS, "clients.count=30", "run.rounds=30", "train.epochs=2", "train.lr=0.05"),
-            "shakespeare": (*_OWNERS, "clients.count=40", "run.rounds=20", "train.batch_size=8", "train.lr=0.5",
-                            "train.max_grad_norm=1"),
+            "shakespeare": (
+                *_OWNERS,
+                "clients.count=40",
+                "run.rounds=20",
+                "train.batch_size=8",
+                "train.lr=0.3",
+            ),
         },
         {
             "fedavg": (),
