@@ -27,6 +27,7 @@ from typing import Any, Final, Self
 import numpy as np
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
+from fedpress.compression.layout import group
 from fedpress.errors import PrivacyError, SpecError, VaultError
 from fedpress.params import Array, Spec, Tensors, content_hash, from_bytes, ordered, to_bytes
 from fedpress.privacy.accounting import History, from_json, to_json
@@ -120,14 +121,19 @@ class Vault:
             self._lock = -1
 
     def enrol(self, identity: Identity) -> None:
-        """Keep who the device is. In another run, or with another spec, model, residual and pending update are let go;
-        personal tensors and the privacy history stay: they belong to the device and its data."""
+        """Keep who the device is. In another run, or with another spec, model, residual and pending update are let go,
+        and what a rule keeps in groups (``control:...``), whose other half was that run's server. Personal tensors and
+        the privacy history stay: they belong to the device and its data."""
         old = self.identity
         if old is None or (old.run_id, old.spec) != (identity.run_id, identity.spec):
             self._remove("pending.safetensors")
             self.pending = None
             self.let_go()
             self.forget()
+            own = {name: array for name, array in self.kept.personal.items() if not group(name)}
+            if len(own) < len(self.kept.personal):
+                self.kept = Kept(personal=own)
+                self._write("state.safetensors", _pack(self.kept, {}, {}))
         if identity != old:  # last, so that a crash before it resets once more
             text = json.dumps({**vars(identity), "spec": identity.spec.to_json()})
             self._write("identity.json", text.encode())

@@ -7,6 +7,8 @@ of it comes back beside the payload, as something still to be acknowledged.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isfinite
 from typing import NamedTuple
 
@@ -62,13 +64,15 @@ def perform(
     that would overspend, SpecError, CodecError, PrivacyError or PlanError for work this device could never do.
     """
     local, privacy = rule(ticket.rule), ticket.privacy if ticket.HasField("privacy") else None
-    check_names(ticket.rule, trainer.spec)
+    check_names(ticket.rule, trainer.spec, shared)
     own, report, spent = kept.personal, pb.Report(), history
     if ticket.evaluate or ticket.work == pb.WORK_EVALUATE:
         rng = Stream.of(seed, name, ticket.round, "personal")
         learner = Learner(trainer, ticket.training, rng, seed, privacy, history)
         began = pace.now()
-        metrics, report.held_out = trainer.evaluate(local.personal(shared, own, learner))
+        with _fitting(ticket.rule):
+            personal = local.personal(shared, own, learner)
+        metrics, report.held_out = trainer.evaluate(personal)
         pace.took(began, steps=learner.steps, evaluated=report.held_out)
         put_metrics(report, metrics)
         history = learner.history
@@ -79,7 +83,8 @@ def perform(
 
     learner = Learner(trainer, ticket.training, Stream.of(seed, name, ticket.round, "train"), seed, privacy, history)
     began = pace.now()
-    outcome = local.train(shared, own, learner)
+    with _fitting(ticket.rule):
+        outcome = local.train(shared, own, learner)
     report.train_seconds = pace.took(began, steps=learner.steps)
     report.examples, report.steps = outcome.examples, outcome.steps
     report.facts.update(outcome.facts)
@@ -125,11 +130,23 @@ def _state(kept: Kept, codec: Codec, spec: Spec) -> State:
     }
 
 
-def check_names(said: pb.Rule, own: Spec) -> None:
-    """Raise SpecError for personal tensors that this device's model does not have."""
+def check_names(said: pb.Rule, own: Spec, shared: Tensors) -> None:
+    """Raise SpecError for personal tensors that this device's model does not have, or that are to travel."""
     unknown = [n for n in said.personal if n not in own.names]
     if unknown:
         raise SpecError(f"Expected personal tensors of this device's model, got '{unknown[0]}' from the server.")
+    sent = [n for n in said.personal if n in shared]
+    if sent:
+        raise SpecError(f"Expected personal tensors to stay on this device, the server would have '{sent[0]}' travel.")
+
+
+@contextmanager
+def _fitting(said: pb.Rule) -> Iterator[None]:
+    """What a ticket's rule looks for and does not find is the ticket's fault. Raises SpecError."""
+    try:
+        yield
+    except (KeyError, ZeroDivisionError) as error:
+        raise SpecError(f"Expected a rule that fits what travels, '{said.name}' does not: {error!r}.") from error
 
 
 def _pending(ticket: pb.Ticket, payload: bytes, report: pb.Report, kept: Kept, memory: int = 0) -> Pending:

@@ -37,7 +37,7 @@ import numpy as np
 from fedpress.compression.chain import Chain
 from fedpress.compression.codec import NOTHING, Bytes, Codec, Context
 from fedpress.compression.ecsq import Ecsq
-from fedpress.compression.grouped import per_group
+from fedpress.compression.grouped import each_group
 from fedpress.compression.payload import max_bytes, seal, unseal
 from fedpress.compression.predict import Predict
 from fedpress.compression.raw import Raw
@@ -108,7 +108,7 @@ class Publisher:
     @property
     def lattice(self) -> bool:
         """Sums of its deltas are exact, so that any two versions have a direct one."""
-        return isinstance(self.codec, Ecsq) and self.codec.ladder and per_group(self.codec, self.spec) is self.codec
+        return isinstance(self.codec, Ecsq) and self.codec.ladder
 
     def publish(self, exact: Tensors, seen: Tensors | None, seen_hash: str, version: int) -> Step:
         """The step from ``seen``, the version ``seen_hash`` (None and "": devices hold nothing yet), to ``exact``.
@@ -131,9 +131,9 @@ class Publisher:
 
     def direct(self, base: Tensors, base_hash: str, seen: Tensors, seen_hash: str) -> tuple[Link, bytes] | None:
         """One delta from the version ``base`` to the newest, ``seen``, without loss; None if there is none."""
-        if not isinstance(self.codec, Ecsq) or not self.lattice:
+        if not isinstance(self.codec, Ecsq):
             return None
-        payload = self.codec.exact(subtract(seen, base))
+        payload = each_group(self.codec.exact, subtract(seen, base))
         if payload is None or content_hash(_apply(self.codec, base, base_hash, payload, self.spec).model) != seen_hash:
             return None
         return Link(self.codec.text, False, base_hash, seen_hash, len(payload)), payload

@@ -10,7 +10,7 @@ which a group is left alone is, to error feedback, a missed one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fedpress.compression.codec import Bytes, Codec, Context, State, Wire, part, prefixed
@@ -66,16 +66,15 @@ class Grouped:
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
         """Each group, its length in front."""
-        pieces: list[bytes] = []
+        payloads: list[bytes] = []
         states: dict[str, State] = {}
-        for label, of in _groups(Spec.of(tensors)):
-            some = {name: tensors[name] for name in of.names}
-            if not any(array.any() for array in some.values()):
-                pieces, states[label] = [*pieces, varint(0), b""], part(state, label)
+        for label, some in _split(tensors):
+            if not _changed(some):
+                payloads, states[label] = [*payloads, b""], part(state, label)
                 continue
             wire, states[label] = self.inner.encode(some, part(state, label), context, rng)
-            pieces += [varint(len(wire.side)), bytes(wire.side)]
-        return Wire(b"".join([*pieces[:-2], *pieces[-1:]]), {}), prefixed(states)
+            payloads.append(bytes(wire.side))
+        return Wire(_framed(payloads), {}), prefixed(states)
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """Inverse of ``encode``. Raises DecodeError."""
@@ -101,8 +100,7 @@ class Grouped:
 
     def error_bound(self, tensors: Tensors) -> float:
         """The sum of the groups' bounds."""
-        groups = _groups(Spec.of(tensors))
-        return sum(self.inner.error_bound({name: tensors[name] for name in of.names}) for _, of in groups)
+        return sum(self.inner.error_bound(some) for _, some in _split(tensors))
 
     def max_bytes(self, spec: Spec) -> int:
         """The groups' bounds, and their lengths."""
@@ -114,6 +112,30 @@ def per_group(codec: Codec, spec: Spec) -> Codec:
     """``codec``, applied to each group by itself where ``spec`` has several, or none."""
     one = len({group(name) for name in spec.names}) == 1
     return codec if one or isinstance(codec, Grouped) else Grouped(codec)
+
+
+def each_group(encode: Callable[[Tensors], bytes | None], tensors: Tensors) -> bytes | None:
+    """The payload that ``Grouped`` would decode, each group ``encode``d by itself; None if one cannot be."""
+    groups = list(_split(tensors))
+    if len(groups) == 1:
+        return encode(tensors)
+    payloads = [encode(some) if _changed(some) else b"" for _, some in groups]
+    return None if None in payloads else _framed([p for p in payloads if p is not None])
+
+
+def _framed(payloads: Sequence[bytes]) -> bytes:
+    """Payloads behind their lengths, but for the last one's."""
+    return b"".join([*(varint(len(p)) + p for p in payloads[:-1]), *payloads[-1:]])
+
+
+def _changed(tensors: Tensors) -> bool:
+    return any(array.any() for array in tensors.values())
+
+
+def _split(tensors: Tensors) -> Iterator[tuple[str, Tensors]]:
+    """Groups and their tensors, in the order in which they come."""
+    for label, of in _groups(Spec.of(tensors)):
+        yield label, {name: tensors[name] for name in of.names}
 
 
 def _groups(spec: Spec) -> Iterator[tuple[str, Spec]]:

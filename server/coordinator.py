@@ -227,7 +227,7 @@ class Coordinator:
             return replacement
         if self._counted() >= self.rules.min_updates:
             return self._close()
-        return self._unwilling(own)
+        return [] if self._open() else self._unwilling(own)
 
     def _check(self, now: float) -> list[Action]:  # noqa: ARG002 - Buffered needs it
         """Close the round if its own cohort is complete, or has nobody left at work."""

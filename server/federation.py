@@ -22,7 +22,7 @@ from fedpress.server.inbox import Stream as Upload
 from fedpress.server.leases import Fate, Grant, Lease, Over
 from fedpress.server.run import Run
 from fedpress.server.strategies import Arrival
-from fedpress.server.tickets import ticket
+from fedpress.server.tickets import asked, ticket
 
 
 class Federation(Run):
@@ -213,9 +213,12 @@ class Federation(Run):
 
     def _arrived(self, lease: Lease, report: pb.Report) -> Arrival:
         check_report(report)
+        if not asked(self.plan, lease):  # what nobody asked for decides nothing
+            for field in ("held_out", "accuracy", "held_out_loss", "others"):
+                report.ClearField(field)
         arrival = self._updates.arrival(lease, report, self.round)
         if not lease.evaluate and self.strategy.share(arrival).weight <= 0:
-            raise Refused("FAULT_MALFORMED", "The update's report names no examples.")
+            raise Refused("FAULT_MALFORMED", "The update's report names no examples, or steps beyond its ticket's.")
         return arrival
 
     def _reject(self, lease: Lease, name: str, reason: str) -> None:

@@ -320,11 +320,15 @@ class Run:
             self._go_on(round_)
 
     def _observe(self, round_: int, metrics: Mapping[str, float], model: Tensors) -> None:
-        """Take in what the model after a round is worth. Raises PlanError if that is not what the plan stops by."""
+        """Take in what the model after a round is worth. Raises PlanError if the server measures, and not what the plan
+        stops by; what devices measure is theirs to say, and only noted."""
         stop = self.plan.stop
         if stop.metric not in metrics:
             if metrics and stop.early:
-                raise PlanError(f"No metric is called '{stop.metric}' (stop.metric). {closest(stop.metric, metrics)}")
+                missing = f"No metric is called '{stop.metric}' (stop.metric). {closest(stop.metric, metrics)}"
+                if self._served:
+                    raise PlanError(missing)
+                self._listen(events.Noted(missing))
             return
         before, self._standing = self._standing, self._standing.after(round_, metrics[stop.metric])
         if self._standing.best_round != before.best_round:

@@ -66,6 +66,12 @@ def training(plan: Plan, round_: int) -> pb.Training:
     )
 
 
+def asked(plan: Plan, lease: Lease) -> bool:
+    """The device is to report metrics of the model that arrives."""
+    every = plan.evaluate.clients_every
+    return lease.evaluate or bool(every and (lease.round - 1) % every == 0)
+
+
 def ticket(
     plan: Plan,
     lease: Lease,
@@ -77,7 +83,6 @@ def ticket(
     limit: int,
 ) -> pb.Ticket:
     """The ticket of one lease: work on version ``model``, got by ``recipe``; an update of at most ``limit`` bytes."""
-    every = plan.evaluate.clients_every
     made = pb.Ticket(
         id=bytes.fromhex(lease.id),
         work=pb.WORK_EVALUATE if lease.evaluate else pb.WORK_TRAIN,
@@ -90,8 +95,10 @@ def ticket(
         max_update_bytes=limit,
         training=training(plan, lease.round),
         rule=rule,
-        evaluate=lease.evaluate or bool(every and (lease.round - 1) % every == 0),
+        evaluate=asked(plan, lease),
     )
+    if lease.evaluate:  # a schedule may have ended at 0, where nothing can be fine-tuned
+        made.training.lr = plan.train.lr
     privacy = plan.privacy
     if privacy.mode == "local":
         made.privacy.noise_multiplier = privacy.noise_multiplier

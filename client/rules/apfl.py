@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, kept
+from fedpress.client.rules.rule import Outcome, kept, option
 from fedpress.client.trainers.trainer import Point
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
@@ -42,7 +42,7 @@ class Apfl:
                 mine[n] = mine[n] - lr * alpha * at_mixture[n] if n in at_mixture else mixture[n]
             for n, gradient in gradients.items():
                 common[n] = common[n] - lr * gradient
-            if self.said.options["adaptive"]:
+            if option(self.said, "adaptive"):
                 alpha = min(1.0, max(0.0, alpha - lr * slope))
             total, seen, steps = total + loss * len(rows), seen + len(rows), steps + 1
         stays = {**grouped("local", learner.tensors(mine)), SHARE: np.array(alpha, np.float32)}
@@ -54,8 +54,8 @@ class Apfl:
         return learner.whole(mixed(self._alpha(own), mine, dict(shared)) if mine else shared)
 
     def _alpha(self, own: Tensors) -> float:
-        adapted = SHARE in own and self.said.options["adaptive"]
-        return float(own[SHARE]) if adapted else self.said.options["alpha"]
+        adapted = SHARE in own and option(self.said, "adaptive")
+        return float(own[SHARE]) if adapted else option(self.said, "alpha")
 
 
 def mixed(alpha: float, mine: Point, common: Point) -> Point:

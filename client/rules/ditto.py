@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
 from fedpress.client.rules.fedprox import proximal
-from fedpress.client.rules.rule import Outcome, kept
+from fedpress.client.rules.rule import Outcome, kept, option, whole
 from fedpress.client.trainers.trainer import Terms
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
@@ -26,9 +26,9 @@ class Ditto:
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Two fits; the personal one is pulled towards the model that arrived."""
         trained = learner.fit(shared)
-        pull = Terms(proximal(self.said.options["lam"], learner.point(shared)))
+        pull = Terms(proximal(option(self.said, "lam"), learner.point(shared)))
         before = kept(own, "ditto", shared) or learner.initial()
-        mine = learner.fit(before, pull, int(self.said.options["personal_epochs"]))
+        mine = learner.fit(before, pull, whole(self.said, "personal_epochs"))
         return Outcome(trained.tensors, grouped("ditto", mine.tensors), trained.examples, trained.steps, trained.loss)
 
     def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:

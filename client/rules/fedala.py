@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, kept
+from fedpress.client.rules.rule import Outcome, kept, option, whole
 from fedpress.client.trainers.trainer import Point
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
@@ -60,8 +60,8 @@ class FedAla:
 
     def _learn(self, weights: Point, arrived: Point, mine: Point, learner: Learner, passes: int) -> None:
         """Descend on ``weights``, in place: the derivative of the mixture by a weight is ``arrived - mine``."""
-        rows, rate = list(learner.batches(1)), self.said.options["rate"]
-        rows = rows[: ceil(self.said.options["sample"] * len(rows))]
+        rows, rate = list(learner.batches(1)), option(self.said, "rate")
+        rows = rows[: ceil(option(self.said, "sample") * len(rows))]
         losses: list[float] = []
         for _ in range(passes):
             for batch in rows:
@@ -76,7 +76,7 @@ class FedAla:
         """Names of the tensors in the last modules."""
         names = list(names)
         modules = list(dict.fromkeys(n.rpartition(".")[0] for n in names))
-        top = set(modules[-int(self.said.options["layers"]) :])
+        top = set(modules[-whole(self.said, "layers") :])
         return [n for n in names if n.rpartition(".")[0] in top]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, kept
+from fedpress.client.rules.rule import Outcome, kept, option
 from fedpress.client.trainers.trainer import Point, Terms
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors, learned
@@ -29,7 +29,7 @@ class FedDyn:
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit the regularised objective; the gradient that this device keeps moves with it."""
-        alpha = self.said.options["alpha"]
+        alpha = option(self.said, "alpha")
         model = {n: shared[n] for n in learned(shared)}
         mine = kept(own, "gradient", model) or {n: np.zeros_like(a) for n, a in model.items()}
         anchor, pull = learner.point(model), learner.point(mine)

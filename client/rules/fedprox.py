@@ -7,7 +7,7 @@ from typing import Any
 
 from fedpress.client.learner import Learner
 from fedpress.client.rules.fedavg import FedAvg
-from fedpress.client.rules.rule import Outcome
+from fedpress.client.rules.rule import Outcome, option
 from fedpress.client.trainers.trainer import Nudge, Point, Terms
 from fedpress.params import Tensors
 
@@ -17,7 +17,7 @@ class FedProx(FedAvg):
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:  # noqa: ARG002 - a rule's signature
         """Fit, each step pulled towards the model that arrived."""
-        trained = learner.fit(shared, Terms(proximal(self.said.options["mu"], learner.point(shared))))
+        trained = learner.fit(shared, Terms(proximal(option(self.said, "mu"), learner.point(shared))))
         return Outcome(trained.tensors, {}, trained.examples, trained.steps, trained.loss)
 
 

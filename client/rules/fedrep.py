@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
 from fedpress.client.rules.fedavg import FedAvg, joined
-from fedpress.client.rules.rule import Outcome
+from fedpress.client.rules.rule import Outcome, whole
 from fedpress.client.trainers.trainer import Terms
 from fedpress.params import Tensors
 
@@ -21,7 +21,7 @@ class FedRep(FedAvg):
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Two fits. Loss and steps are the body's."""
         begun = joined(self.said, shared, own, learner)
-        fitted = learner.fit(begun, Terms(only=self.said.personal), int(self.said.options["head_epochs"]))
+        fitted = learner.fit(begun, Terms(only=self.said.personal), whole(self.said, "head_epochs"))
         head = {n: fitted.tensors[n] for n in self.said.personal}
         trained = learner.fit({**begun, **head}, Terms(only=list(shared)))
         return Outcome(trained.tensors, head, trained.examples, trained.steps, trained.loss)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
 from fedpress.client.rules.fedavg import FedAvg, joined
+from fedpress.client.rules.rule import whole
 from fedpress.params import Tensors
 
 
@@ -15,6 +16,4 @@ class FineTune(FedAvg):
 
     def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:
         """What arrived, trained on this device's data. Nothing of it is kept."""
-        return learner.fit(
-            joined(self.said, shared, own, learner), epochs=int(self.said.options["fine_tune_epochs"])
-        ).tensors
+        return learner.fit(joined(self.said, shared, own, learner), epochs=whole(self.said, "fine_tune_epochs")).tensors

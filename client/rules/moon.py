@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, kept
+from fedpress.client.rules.rule import Outcome, kept, option
 from fedpress.client.trainers.trainer import PLAIN, Contrast, Terms
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
@@ -37,7 +37,7 @@ class Moon:
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit with the term; what comes of it is kept for the next round."""
         previous = kept(own, "previous", shared)
-        gradient = contrastive(self.said.options["mu"], self.said.options["temperature"])
+        gradient = contrastive(option(self.said, "mu"), option(self.said, "temperature"))
         trained = learner.fit(shared, Terms(contrast=Contrast((shared, previous), gradient)) if previous else PLAIN)
         after = grouped("previous", trained.tensors)
         return Outcome(trained.tensors, after, trained.examples, trained.steps, trained.loss)

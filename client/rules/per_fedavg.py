@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome
+from fedpress.client.rules.rule import Outcome, option
 from fedpress.client.trainers.trainer import Point
 from fedpress.params import Tensors
 from fedpress.protos import fleet_pb2 as pb
@@ -32,7 +32,7 @@ class FirstOrder:
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:  # noqa: ARG002 - a rule's signature
         """Steps on what the model would be after one step of its own."""
-        point, inner, lr = learner.point(shared), self.said.options["inner"], learner.training.lr
+        point, inner, lr = learner.point(shared), option(self.said, "inner"), learner.training.lr
         total, seen, steps = 0.0, 0, 0
         draws = [list(learner.batches()) for _ in range(3)]
         for rows, before, after in zip(*draws, strict=True):
@@ -46,7 +46,7 @@ class FirstOrder:
         """The model that arrived, after one step on a batch of the device's own examples."""
         point = learner.point(shared)
         for rows in islice(learner.batches(1), 1):
-            point = moved(point, -self.said.options["inner"], learner.gradient(point, rows)[0])
+            point = moved(point, -option(self.said, "inner"), learner.gradient(point, rows)[0])
         return learner.whole(learner.tensors(point))
 
     def whole(self, gradients: Point, point: Point, rows: NDArray[np.int64], learner: Learner) -> Point:  # noqa: ARG002
@@ -60,7 +60,7 @@ class HessianFree(FirstOrder):
 
     def whole(self, gradients: Point, point: Point, rows: NDArray[np.int64], learner: Learner) -> Point:
         """See the module's docstring."""
-        delta, inner = self.said.options["delta"], self.said.options["inner"]
+        delta, inner = option(self.said, "delta"), option(self.said, "inner")
         above, _ = learner.gradient(moved(point, delta, gradients), rows)
         below, _ = learner.gradient(moved(point, -delta, gradients), rows)
         return {n: g - inner * ((above[n] - below[n]) / (2.0 * delta)) for n, g in gradients.items()}

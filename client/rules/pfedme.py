@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, kept
+from fedpress.client.rules.rule import Outcome, kept, option, whole
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
 from fedpress.protos import fleet_pb2 as pb
@@ -23,11 +23,11 @@ class PFedMe:
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:  # noqa: ARG002 - a rule's signature
         """On each batch: inner steps of the personal model, one of the shared model's copy."""
-        lr, lam, eta = learner.training.lr, self.said.options["lam"], self.said.options["eta"]
+        lr, lam, eta = learner.training.lr, option(self.said, "lam"), option(self.said, "eta")
         copy, mine = learner.point(shared), learner.point(shared)
         total, seen, steps = 0.0, 0, 0
         for rows in learner.batches():
-            for _ in range(int(self.said.options["inner"])):
+            for _ in range(whole(self.said, "inner")):
                 gradients, loss = learner.gradient(mine, rows)
                 for n, gradient in gradients.items():
                     mine[n] = mine[n] - lr * (gradient + lam * (mine[n] - copy[n]))

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from fedpress.client.learner import Learner
+from fedpress.errors import SpecError
 from fedpress.params import Array, Tensors
+from fedpress.protos import fleet_pb2 as pb
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,26 @@ class Rule(Protocol):
 
     def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:
         """The whole model that this device would use now: the one its metrics are of. May train (fine-tuning)."""
+
+
+#: No option of a rule is larger.
+_LARGEST: Final = 1e6
+
+
+def option(said: pb.Rule, name: str) -> float:
+    """An option that the server must have told. Raises SpecError for one that is not there, or absurd."""
+    if name not in said.options or not 0 <= said.options[name] <= _LARGEST:  # false for NaN too
+        told = dict(said.options).get(name, "nothing")
+        raise SpecError(f"Expected the option '{name}' of rule '{said.name}' between 0 and {_LARGEST:g}, got {told}.")
+    return said.options[name]
+
+
+def whole(said: pb.Rule, name: str) -> int:
+    """The same, as a whole number of at most 1000, such as passes over the data."""
+    value = option(said, name)
+    if value != int(value) or value > 1000:
+        raise SpecError(f"Expected a whole number up to 1000 as '{name}' of rule '{said.name}', got {value}.")
+    return int(value)
 
 
 def kept(own: Tensors, label: str, like: Tensors) -> dict[str, Array]:

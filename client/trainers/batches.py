@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from fedpress.compression.stream import Stream
 from fedpress.errors import PlanError
 from fedpress.protos import fleet_pb2 as pb
+
+_MOST_EPOCHS: Final = 10_000
 
 
 def batches(count: int, training: pb.Training, rng: Stream) -> Iterator[NDArray[np.int64]]:
@@ -30,5 +33,8 @@ def batches(count: int, training: pb.Training, rng: Stream) -> Iterator[NDArray[
 
 def check(training: pb.Training) -> None:
     """Raise PlanError for what no trainer can do."""
-    if training.batch_size < 1 or not 0 <= training.lr < float("inf"):
-        raise PlanError(f"Expected batch_size >= 1 and a learning rate >= 0 from the server, got {training}.")
+    if training.batch_size < 1 or training.epochs > _MOST_EPOCHS or not 0 <= training.lr < float("inf"):
+        raise PlanError(
+            f"Expected batch_size >= 1, a learning rate >= 0 and at most {_MOST_EPOCHS} epochs from the server, "
+            f"got {training}."
+        )

@@ -29,7 +29,7 @@ from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
 
 @dataclass(frozen=True)
 class FedDyn(FedAvg):
-    """``alpha``: the weight of the dynamic regulariser; ``lr`` scales updates before anything else."""
+    """``alpha``: the weight of the dynamic regulariser; ``lr`` scales the mean update in the step."""
 
     id: ClassVar[str] = "feddyn"
     citation: ClassVar[str] = "Acar et al. 2021"
@@ -53,5 +53,5 @@ class FedDyn(FedAvg):
         if not self.alpha:
             return add(model, mean), state
         alpha, seen = np.float32(self.alpha), np.float32(round_.counted / max(round_.counted, round_.population))
-        h = {n: before - alpha * (seen * mean[n]) for n, before in state.items()}
+        h = {n: before - alpha * (seen * round_.mean[n]) for n, before in state.items()}
         return add(model, {n: mean[n] - h[n] / alpha if n in h else mean[n] for n in mean}), h

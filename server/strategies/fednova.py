@@ -51,5 +51,5 @@ class FedNova(FedAvg):
 
 def _length(arrival: Arrival) -> float:
     """``|a|_1`` of a client's steps."""
-    steps, rho = arrival.report.steps, arrival.training.momentum
+    steps, rho = arrival.steps, arrival.training.momentum
     return (steps - rho * (1.0 - rho**steps) / (1.0 - rho)) / (1.0 - rho)

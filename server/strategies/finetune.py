@@ -7,7 +7,8 @@ that of the global model.
 
 Under local privacy fine-tuning spends as all training does: the metrics that leave the device depend on it.
 
-Deviation: fine-tuning takes the learning rate of the round that the device is asked in.
+Deviation: fine-tuning takes the learning rate of the round that the device is asked in, and in the final evaluation,
+where a schedule may have ended at 0, ``train.lr``.
 """
 
 from __future__ import annotations

@@ -38,14 +38,14 @@ class Scaffold(FedAvg):
         """Its own."""
         return self.id
 
-    def share(self, arrival: Arrival) -> Share:  # noqa: ARG002 - a strategy's signature
-        """All alike."""
-        return Share(1.0)
+    def share(self, arrival: Arrival) -> Share:
+        """All alike. One whose steps cannot be is refused: its variate would be too."""
+        return Share(1.0 if arrival.steps else 0.0)
 
     def read(self, update: Tensors, arrival: Arrival) -> Tensors:
         """The update, and the change of its client's control variate."""
         delta, common = part("", update), part("control", arrival.base())
-        moved = np.float32(arrival.report.steps * arrival.training.lr)
+        moved = np.float32(arrival.steps * arrival.training.lr)
         change = {n: -c - delta[n] / moved if moved > 0 else np.zeros_like(c) for n, c in common.items()}
         return {**update, **grouped("control", change)}
 

@@ -31,6 +31,13 @@ class Arrival:
     base: Callable[[], Tensors]
     newest: Callable[[], Tensors]
 
+    @property
+    def steps(self) -> int:
+        """Steps of local training, as reported; 0 for more than the ticket allowed."""
+        said, per_epoch = self.training, -(-self.report.examples // max(1, self.training.batch_size))
+        most = min(said.epochs * per_epoch, said.max_steps or self.report.steps)
+        return self.report.steps if self.report.steps <= most else 0
+
 
 @dataclass(frozen=True)
 class Share:

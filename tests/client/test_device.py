@@ -236,6 +236,9 @@ def test_a_device_whose_model_is_another_stops_naming_the_tensor(toys: Toys, tmp
     [
         ({"codec": "raw", "rule": pb.Rule(name="fedprx")}, "Expected a rule this device knows, got 'fedprx'"),
         ({"rule": pb.Rule(name="fedavg", personal=["no.such"])}, "personal tensors of this device's model"),
+        ({"rule": pb.Rule(name="fedavg", personal=["layer.bias"])}, "would have 'layer.bias' travel"),
+        ({"rule": pb.Rule(name="fedprox")}, "option 'mu' of rule 'fedprox'"),
+        ({"rule": pb.Rule(name="ifca")}, "Expected a "),
     ],
 )
 def test_work_it_could_never_do_is_declined_and_ends_it(

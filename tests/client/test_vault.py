@@ -109,6 +109,17 @@ def test_only_the_pending_ticket_is_committed_or_dropped(vault: Vault) -> None:
             settle(b"o")
 
 
+def test_what_a_rule_keeps_in_groups_is_the_runs(vault: Vault) -> None:
+    kept = Kept("raw", {}, {"head": np.ones(2, np.float32), "control:w": np.ones(3, np.float32)})
+    vault.propose(Pending(pending(1).header, b"payload", kept))
+    vault.commit(b"t")
+    vault.enrol(IDENTITY)
+    assert list(vault.kept.personal) == ["head", "control:w"]
+    vault.enrol(Identity("id", "key", "host", "other", SPEC))
+    with reopened(vault) as again:
+        assert list(vault.kept.personal) == list(again.kept.personal) == ["head"]
+
+
 @pytest.mark.parametrize("change", ["run", "spec"])
 def test_another_run_or_spec_resets_what_is_the_runs_and_keeps_what_is_the_devices(vault: Vault, change: str) -> None:
     vault.hold(filled(1), content_hash(filled(1)))

@@ -28,6 +28,8 @@ CODECS = (
     "ecsq:2",
     "ecsq:2,ladder=true",
 )
+#: With a group beside the model, whose numbers are of another size.
+SEVERAL = Spec((*SPEC, *(TensorSpec(f"control:{t.name}", t.shape) for t in SPEC)))
 LADDER = "ecsq:2,ladder=true"
 
 
@@ -101,22 +103,29 @@ def test_every_device_makes_the_origin_for_itself() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32), slow=st.floats(0.0, 2.0), rate=st.sampled_from((0.5, 2.0, 4.0)))
-def test_on_the_lattice_every_way_leads_to_the_same_bits(seed: int, slow: float, rate: float) -> None:
+@given(
+    seed=st.integers(0, 2**32),
+    slow=st.floats(0.0, 2.0),
+    rate=st.sampled_from((0.5, 2.0, 4.0)),
+    spec=st.sampled_from((SPEC, SEVERAL)),
+)
+def test_on_the_lattice_every_way_leads_to_the_same_bits(seed: int, slow: float, rate: float, spec: Spec) -> None:
     """Deltas one by one, a direct one, and the difference taken backwards."""
-    rng, publisher = np.random.default_rng(seed), Publisher(parse(f"ecsq:{rate},ladder=true"), "delta", SPEC)
-    walk = np.cumsum(rng.standard_normal((9, SPEC.size)) / np.arange(1, 10)[:, None] ** slow, axis=0).astype(np.float32)
+    rng, publisher = np.random.default_rng(seed), Publisher(parse(f"ecsq:{rate},ladder=true"), "delta", spec)
+    walk = np.cumsum(rng.standard_normal((9, spec.size)) / np.arange(1, 10)[:, None] ** slow, axis=0).astype(np.float32)
+    walk[:, SPEC.size :] *= np.float32(100)
+    walk[0, SPEC.size :] = 0
     steps: list[Step] = []
     for version, vector in enumerate(walk):
         seen, name = (steps[-1].seen, steps[-1].link.hash) if steps else (None, "")
-        steps.append(publisher.publish(unflatten(vector, SPEC), seen, name, version))
+        steps.append(publisher.publish(unflatten(vector, spec), seen, name, version))
     last = steps[-1]
     for then in steps[:-1]:
         made = publisher.direct(then.seen, then.link.hash, last.seen, last.link.hash)
         assert made is not None
         link, payload = made
         blob = [(link.codec, link.full, payload)]
-        assert content_hash(rebuild(then.seen, then.link.hash, blob, SPEC, link.hash).model) == last.link.hash
+        assert content_hash(rebuild(then.seen, then.link.hash, blob, spec, link.hash).model) == last.link.hash
     back: Tensors = last.seen
     for step in reversed(steps[1:]):
         assert step.change is not None

@@ -343,3 +343,24 @@ def test_a_run_that_ends_lets_go_of_what_is_open() -> None:
     world.does(actions)
     assert world.over
     assert not any(isinstance(action, Step) for action in world.c.tick(100.0))
+
+
+def test_one_that_declines_ends_nothing_while_a_late_one_is_at_work() -> None:
+    ids = itertools.count()
+    rules = Rules(
+        rounds=5, cohort=lambda n: n, select=uniform(0), min_clients=2, deadline_s=10.0, max_staleness=3, presence_s=1e9
+    )
+    c = Coordinator(rules, new_id=lambda: f"t{next(ids)}")
+    for client in ("a", "b"):
+        c.enrolled(client, client, 0.0)
+    assert all(isinstance(c.poll(client, 0.0), Grant) for client in ("a", "b"))
+    leases = {lease.client: lease for lease in c.leases.values()}
+    c.counted(leases["a"].id, 1.0)
+    assert any(isinstance(action, Step) for action in c.tick(11.0))
+    c.closing()
+    c.stepped(11.0)
+    (again,) = [lease for lease in c.leases.values() if lease.round == 2]
+    assert again.client == "a"
+    assert c.declined(again.id, 12.0) == []
+    assert c.phase is Phase.TRAINING
+    assert any(isinstance(action, Step) for action in [*c.counted(leases["b"].id, 13.0), *c.tick(30.0)])

@@ -12,8 +12,10 @@ import pytest
 from fedpress.errors import PlanError
 from fedpress.params import Tensors, content_hash, from_bytes
 from fedpress.plan import Plan, load
+from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.events import BestModel, Event, RoundClosed
 from fedpress.simulations.engines import simulate
+from fedpress.simulations.engines.inline import InlineLink
 from fedpress.simulations.problem import Problem
 from fedpress.simulations.records import curve, trained
 from fedpress.simulations.results import Result
@@ -129,6 +131,23 @@ def test_real_processes_end_at_the_same_round_with_the_same_model(tmp_path: Path
 def test_a_metric_that_nobody_measures_is_refused_at_once(tmp_path: Path, engine: str) -> None:
     with pytest.raises(PlanError, match="Did you mean 'accuracy'"):
         simulate(plan(tmp_path, "stop.metric=acuracy", f"engine.name={engine}"))
+
+
+def test_what_nobody_asked_a_device_for_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = InlineLink.push
+
+    def boast(link: InlineLink, header: pb.PushHeader, payload: bytes) -> pb.PushReply:
+        header.report.others["fame"] = 1.0
+        if header.report.held_out == 0:
+            header.report.held_out, header.report.accuracy = 1, 1.0
+        return real(link, header, payload)
+
+    monkeypatch.setattr(InlineLink, "push", boast)
+    keys = ("strategy.name=local", "evaluate.clients_every=2", "stop.target=0.999", "run.rounds=4")
+    result = simulate(plan(tmp_path, *keys))
+    assert result.summary.stopped is None
+    assert [r.round for r in result.rounds if r.train_loss is not None] == [1, 2, 3, 4]
+    assert not any(c.metrics for r in result.rounds if r.round in (2, 4) for c in r.clients.values())
 
 
 def test_clients_measure_where_the_server_has_no_test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

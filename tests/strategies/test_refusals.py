@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fedpress.errors import PlanError
+from fedpress.client.rules.rule import option, whole
+from fedpress.errors import PlanError, SpecError
 from fedpress.plan import load
-from fedpress.server.strategies import STRATEGIES, build
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.server.leases import Lease
+from fedpress.server.strategies import STRATEGIES, Arrival, build
+from fedpress.server.tickets import ticket
 
 IN_ROUNDS = ["scaffold", "fednova", "feddyn"]
 TRAINED = ["fedprox", "scaffold", "fednova", "feddyn", "moon"]
@@ -90,3 +94,29 @@ def test_adaptive_servers_bring_a_learning_rate_of_their_own() -> None:
         strategy = build(load(None, [f"strategy.name={name}"]))
         assert getattr(strategy, "lr") == STRATEGIES[name].server_lr > 0  # noqa: B009
         assert getattr(build(load(None, [f"strategy.name={name}", "strategy.lr=0.5"])), "lr") == 0.5  # noqa: B009
+
+
+def test_steps_that_a_ticket_did_not_allow_count_for_nothing() -> None:
+    said = pb.Training(epochs=2, batch_size=8, lr=0.1, max_steps=5)
+    for name in ("fednova", "scaffold"):
+        strategy = build(load(None, [f"strategy.name={name}"]))
+        cases = [(4, 16, True), (5, 100, True), (5, 16, False), (6, 100, False), (2**32 - 1, 16, False)]
+        for steps, examples, fine in cases:
+            arrival = Arrival(pb.Report(steps=steps, examples=examples), said, 0, dict, dict)
+            assert (strategy.share(arrival).weight > 0) == fine, (name, steps, examples)
+
+
+def test_a_ticket_whose_options_are_missing_or_absurd_is_not_followed() -> None:
+    for options in ({}, {"mu": float("nan")}, {"mu": -1.0}, {"mu": 1e9}):
+        with pytest.raises(SpecError, match="option 'mu' of rule 'fedprox'"):
+            option(pb.Rule(name="fedprox", options=options), "mu")
+    with pytest.raises(SpecError, match="whole number"):
+        whole(pb.Rule(name="finetune", options={"epochs": 1.5}), "epochs")
+
+
+def test_the_final_evaluation_can_still_fine_tune() -> None:
+    plan = load(None, ["train.schedule=cosine", "run.rounds=5", "train.lr=0.3"])
+    last = Lease("00", "c", 5, evaluate=True)
+    made = ticket(plan, last, 1.0, pb.Rule(), "00", [], "", 0)
+    assert made.training.lr == 0.3
+    assert made.evaluate
