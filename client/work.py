@@ -109,7 +109,7 @@ def perform(
         probe(Encoding(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode")))
     began = pace.now()
     payload, residual = seal(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode"))
-    report.encode_seconds = pace.took(began, encoded=Spec.of(delta).size)
+    report.encode_seconds = pace.took(began, encoded=spec.size)
     if len(payload) > ticket.max_update_bytes:
         return Declined(
             f"the update has {len(payload)} bytes, more than the {ticket.max_update_bytes} allowed", history

@@ -107,7 +107,7 @@ class Federation(Run):
         if lease.fate is Fate.COUNTED:
             return pb.PushReply(duplicate=True)
         self._base(lease)
-        staleness, updates = self.round - lease.round, self._updates
+        updates = self._updates
         name = self._enrolment.name(client)
         try:
             payload = self._inbox.payload(upload)
@@ -134,7 +134,7 @@ class Federation(Run):
             self._candidates.reported(client, header.report, traffic)
             updates.fold(update, arrival)
         uncompressed = 0 if lease.evaluate else self.spec.nbytes
-        heard = events.UpdateCounted(name, self.round, len(payload), uncompressed, staleness)
+        heard = events.UpdateCounted(name, self.round, len(payload), uncompressed, arrival.staleness)
         actions = self._coordinator.counted(lease.id, self._clock())
         self._listen(heard)
         self._do(actions)

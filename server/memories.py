@@ -45,7 +45,7 @@ class Memories:
     def latest(self, client: str, codec: Codec, said: int, before: int | None = None) -> State:
         """What a client's next update decodes with, or its first one in round ``before``. ``said``: the update's tag, 0
         for what every client begins with."""
-        initial = per_group(codec, self._spec).memory(self._spec)
+        initial = codec.memory(self._spec)
         kept = self._store.memory(client, before) if said and initial else None
         if kept is None:
             return initial
@@ -55,9 +55,7 @@ class Memories:
     def keep(self, client: str, round_: int, codec: Codec, memory: State) -> None:
         """Remember what came of a client's update folded into a round; in the transaction that acknowledges it."""
         if memory:
-            self._store.set_memory(
-                client, round_, tag(per_group(codec, self._spec), memory, self._spec), to_bytes(memory)
-            )
+            self._store.set_memory(client, round_, tag(codec, memory, self._spec), to_bytes(memory))
 
     def settle(self) -> None:
         """A round is committed: forget what its updates were decoded with; in the same transaction."""

@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
 from fedpress.compression.codec import Codec, Context, State
+from fedpress.compression.grouped import per_group
 from fedpress.compression.payload import max_bytes, unseal
 from fedpress.compression.registry import parse as parse_codec
 from fedpress.params import Spec, Tensors
@@ -58,7 +59,7 @@ class Updates:
 
     def codec(self, lease: Lease) -> Codec:
         """How the update of a lease of training is coded."""
-        return parse_codec(self.text(lease))
+        return per_group(parse_codec(self.text(lease)), self._spec)
 
     def limit(self, lease: Lease) -> int:
         """Most bytes of a lease's update."""

@@ -8,24 +8,20 @@ There the gradient of the whole objective is 0, so that ``g`` needs no pass over
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fedpress.client.learner import Learner
+from fedpress.client.rules.fedavg import FedAvg
 from fedpress.client.rules.rule import Outcome, kept, option
 from fedpress.client.trainers.trainer import Point, Terms
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors, learned
-from fedpress.protos import fleet_pb2 as pb
 
 
-@dataclass(frozen=True)
-class FedDyn:
+class FedDyn(FedAvg):
     """See ``fedpress.client.rules.rule.Rule``."""
-
-    said: pb.Rule
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit the regularised objective; the gradient that this device keeps moves with it."""
@@ -44,7 +40,3 @@ class FedDyn:
             return grouped("gradient", {n: mine[n] - np.float32(alpha) * update[n] for n in mine})
 
         return Outcome(trained.tensors, {}, trained.examples, trained.steps, trained.loss, settle=settle)
-
-    def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:  # noqa: ARG002
-        """The model that arrived."""
-        return learner.whole(shared)

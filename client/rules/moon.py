@@ -14,25 +14,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from fedpress.client.learner import Learner
+from fedpress.client.rules.fedavg import FedAvg
 from fedpress.client.rules.rule import Outcome, kept, option
 from fedpress.client.trainers.trainer import PLAIN, Contrast, Terms
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
-from fedpress.protos import fleet_pb2 as pb
 
 #: Added to squared lengths: a representation of zeros, as ReLU can make one, has no direction.
 _SMALL: Final = 1e-6
 
 
-@dataclass(frozen=True)
-class Moon:
+class Moon(FedAvg):
     """See ``fedpress.client.rules.rule.Rule``."""
-
-    said: pb.Rule
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit with the term; what comes of it is kept for the next round."""
@@ -41,10 +37,6 @@ class Moon:
         trained = learner.fit(shared, Terms(contrast=Contrast((shared, previous), gradient)) if previous else PLAIN)
         after = grouped("previous", trained.tensors)
         return Outcome(trained.tensors, after, trained.examples, trained.steps, trained.loss)
-
-    def personal(self, shared: Tensors, own: Tensors, learner: Learner) -> Tensors:  # noqa: ARG002
-        """The model that arrived."""
-        return learner.whole(shared)
 
 
 def contrastive(mu: float, temperature: float) -> Callable[[Any, Any, Any], Any]:

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
@@ -50,7 +50,8 @@ def compare(task: str, arm: str, theirs: Sequence[Result], ours: Sequence[Result
     """An arm's runs (``ours``) beside the uncompressed ones (``theirs``), seed by seed."""
     accuracies = [_accuracy(run) for run in ours]
     pairs = [
-        (_until(a, _accuracy(a) - _LOSS), _until(b, _accuracy(a) - _LOSS)) for a, b in zip(theirs, ours, strict=True)
+        (_bytes_until(a, _accuracy(a) - _LOSS), _bytes_until(b, _accuracy(a) - _LOSS))
+        for a, b in zip(theirs, ours, strict=True)
     ]
     there, here = zip(*[pair for pair in pairs if all(pair)] or [(0, 0)], strict=True)
     return Line(
@@ -97,19 +98,40 @@ def _accuracy(result: Result) -> float:
 
 def _by_bytes(result: Result) -> list[tuple[int, float]]:
     """Payload bytes sent so far, and accuracy, after each round."""
-    sent = dict(
-        zip((r.round for r in result.rounds), accumulate(r.bytes_up + r.bytes_down for r in result.rounds), strict=True)
-    )
+    sent = _sent(result)
     return [(sent[number], value) for number, value in curve(result.rounds) if sent.get(number)]
 
 
-def _until(result: Result, target: float) -> int:
-    """Payload bytes sent when the smoothed accuracy first reached ``target``; 0 if it never did."""
-    points = _by_bytes(result)
+def _sent(result: Result) -> dict[int, int]:
+    """Payload bytes sent until each round was over, by round."""
+    sums = accumulate(r.bytes_up + r.bytes_down for r in result.rounds)
+    return dict(zip((r.round for r in result.rounds), sums, strict=True))
+
+
+class Reached(NamedTuple):
+    """When an accuracy was: the round, the payload bytes sent until then, the seconds into the run."""
+
+    round: int
+    sent: int
+    seconds: float
+
+
+def reached(result: Result, target: float) -> Reached | None:
+    """When the accuracy, averaged with the two before, was first no lower than ``target``; None if it never was."""
+    sent = _sent(result)
+    elapsed = {r.round: r.elapsed for r in result.rounds}
+    points = [(number, value) for number, value in curve(result.rounds) if sent.get(number)]
     for end in range(_SMOOTH, len(points) + 1):
         if statistics.mean(value for _, value in points[end - _SMOOTH : end]) >= target:
-            return points[end - 1][0]
-    return 0
+            number = points[end - 1][0]
+            return Reached(number, sent[number], elapsed[number])
+    return None
+
+
+def _bytes_until(result: Result, target: float) -> int:
+    """Payload bytes sent when ``target`` was reached; 0 if it never was."""
+    at = reached(result, target)
+    return 0 if at is None else at.sent
 
 
 def _bits(results: Sequence[Result], what: str, way: str) -> float:

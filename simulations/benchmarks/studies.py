@@ -12,7 +12,6 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -23,12 +22,11 @@ from fedpress import plan as plans
 from fedpress.plan import Plan
 from fedpress.server import events
 from fedpress.simulations import units
+from fedpress.simulations.benchmarks.comparison import reached
 from fedpress.simulations.benchmarks.settings import task_of
 from fedpress.simulations.benchmarks.traffic import file_name, known, measure
-from fedpress.simulations.records import curve
 from fedpress.simulations.results import Result
 
-_SMOOTH: Final = 3
 _SLACK: Final = 0.02
 
 _MANY: Final = ("clients.count=100", "cohort.fraction=0.1", "train.lr=0.05", "evaluate.clients_every=0")
@@ -208,7 +206,7 @@ def save(rows: Sequence[Row], out: Path) -> Path:
 
 def _row(study: str, setting: str, arm: str, found: Sequence[Result], target: float, keys: Sequence[str]) -> Row:
     final = [r.summary.accuracy for r in found if r.summary.accuracy is not None]
-    there = [at for r in found if (at := _until(r, target)) is not None] if final else []
+    there = [at for r in found if (at := reached(r, target)) is not None] if final else []
     return Row(
         study=study,
         setting=setting,
@@ -219,24 +217,12 @@ def _row(study: str, setting: str, arm: str, found: Sequence[Result], target: fl
         personal=_mean([r.summary.personal_accuracy for r in found]),
         worst_decile=_mean([r.summary.personal_worst_decile for r in found]),
         reached=len(there),
-        rounds=_mean([at[0] for at in there]),
-        traffic=_mean([at[1] for at in there]),
-        time=_mean([at[2] for at in there]),
+        rounds=_mean([at.round for at in there]),
+        traffic=_mean([at.sent for at in there]),
+        time=_mean([at.seconds for at in there]),
         total=statistics.mean(r.summary.bytes_up + r.summary.bytes_down for r in found),
         keys=tuple(keys),
     )
-
-
-def _until(result: Result, target: float) -> tuple[int, int, float] | None:
-    """Round, payload bytes and seconds when the smoothed accuracy first reached ``target``; None if it never did."""
-    sums = accumulate(r.bytes_up + r.bytes_down for r in result.rounds)
-    at = {r.round: (sent, r.elapsed) for r, sent in zip(result.rounds, sums, strict=True)}
-    points = [(number, value) for number, value in curve(result.rounds) if number in at]
-    for end in range(_SMOOTH, len(points) + 1):
-        if statistics.mean(value for _, value in points[end - _SMOOTH : end]) >= target:
-            number = points[end - 1][0]
-            return number, *at[number]
-    return None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
