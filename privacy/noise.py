@@ -20,7 +20,7 @@ _DRAWS = 4
 
 
 class Noise:
-    """Uniform and Gaussian numbers from a source of 64-bit words."""
+    """Uniform and Gaussian numbers from a source of uniform 64-bit words."""
 
     def __init__(self, words: Callable[[int], NDArray[np.uint64]]) -> None:
         self._words = words
@@ -34,6 +34,20 @@ class Noise:
     def seeded(cls, stream: Stream) -> Noise:
         """From a stream that repeats. It protects nobody: for tests and simulations."""
         return cls(stream.u64)
+
+    def words(self, n: int) -> NDArray[np.uint64]:
+        """Uniform 64-bit words, uint64[n]. Read-only where the source's are."""
+        return self._words(n)
+
+    def below(self, bound: int, n: int) -> NDArray[np.int64]:
+        """Uniform integers in [0, bound), int64[n], without bias: words past the last multiple of ``bound`` are drawn
+        again. 0 < bound <= 2^63."""
+        last = np.uint64(2**64 - 2**64 % bound - 1)
+        words = self._words(n)
+        while (past := words > last).any():
+            words = words.copy()
+            words[past] = self._words(int(past.sum()))
+        return (words - words // np.uint64(bound) * np.uint64(bound)).astype(np.int64)
 
     def uniform(self, n: int) -> NDArray[np.float64]:
         """Uniform in [0, 1), float64[n], multiples of 2^-53."""
