@@ -113,6 +113,7 @@ def epsilon(charges: Iterable[Charge], delta: float, accountant: Accountant = "p
 def noise_for(target: float, delta: float, charges_of: Callable[[float], Sequence[Charge]]) -> float:
     """The least noise multiplier z with ``epsilon(charges_of(z), delta) <= target``: never less, and at most 1e-3
     (relative) more. More noise must not cost more. Raises PrivacyError where no noise is enough."""
+    _library()  # says what is missing, where scipy is too
     from scipy.optimize import brentq
 
     if not (target > 0 and math.isfinite(target)):
