@@ -11,7 +11,8 @@
     ├── VaultError           what a device keeps on disk is unreadable
     ├── StoreError           what the server keeps on disk is unreadable or of another run
     ├── PrivacyError         a privacy statement cannot be made
-    │   └── BudgetSpent      the next round would overspend epsilon
+    │   ├── BudgetSpent      the next round would overspend epsilon
+    │   └── LedgerError      the ledger of what was spent is unreadable, or was changed
     └── Refused              one side of the wire refuses a call; carries a Fault name
         └── ServerGone       the server cannot be reached (worth another try)
 
@@ -73,6 +74,10 @@ class PrivacyError(FedpressError):
 
 class BudgetSpent(PrivacyError):
     """The next round would spend more than the budget allows."""
+
+
+class LedgerError(PrivacyError):
+    """The ledger of what was spent cannot be read, or is not what was written."""
 
 
 class Refused(FedpressError):

@@ -34,6 +34,8 @@ HEAVY = {
         "simulations/engines/warm.py",
     },
     "opacus": {"privacy"},
+    "dp_accounting": {"privacy/accountants.py"},
+    "scipy": {"privacy"},
     "onnx": {"compression/models"},
     "onnxruntime": {"compression/models"},
     "sklearn": {"simulations/tasks"},
