@@ -22,6 +22,7 @@ from fedpress import plan as plans
 from fedpress.compression import registry
 from fedpress.errors import FedpressError, MissingExtra, PlanError, closest
 from fedpress.plan import Plan
+from fedpress.privacy import central
 from fedpress.server.strategies import build as build_strategy
 
 app = typer.Typer(
@@ -51,6 +52,18 @@ Words = Annotated[
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Remove what is in the run's directory first.")]
+Guard = Annotated[
+    Literal["local", "central"] | None,
+    typer.Option(
+        "--privacy",
+        help="Differential privacy: of examples, by devices (local); of whole clients, by the server (central).",
+        show_default=False,
+    ),
+]
+Epsilon = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="With --privacy: what the run may spend; noise is solved for.", show_default=False),
+]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run, such as runs/demo.")]
 
 
@@ -60,21 +73,25 @@ def simulate(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the plan's directory.")] = False,
     fresh: Fresh = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing table.")] = False,
+    privacy: Guard = None,
+    epsilon: Epsilon = None,
 ) -> None:
     """Run a whole federation on this machine, with real processes over gRPC, or inline in one.
 
     Examples: [bold]fedpress simulate digits run.rounds=10[/bold] ·
-    [bold]fedpress simulate my_task.py engine.name=inline upload.codec=int8[/bold]
+    [bold]fedpress simulate my_task.py engine.name=inline upload.codec=int8[/bold] ·
+    [bold]fedpress simulate digits --privacy local --epsilon 8[/bold]
     """
     from fedpress.simulations.engines import simulate as run
     from fedpress.simulations.progress import watching
 
+    words = [*(words or ()), *guarded(words, privacy, epsilon)]
     plan = read_plan(words)
     try:
         with watching(plan, quiet) as watch:
             result = run(plan, watch.run, resume=resume, fresh=fresh, listen_baseline=watch.baseline)
     except KeyboardInterrupt:
-        again = " ".join(["fedpress simulate", *(words or ()), "--resume"])
+        again = " ".join(["fedpress simulate", *words, "--resume"])
         complaints.print(f"Stopped; every finished round is kept in {plan.directory}. Go on with:\n  {escape(again)}")
         raise typer.Exit(130) from None
     _show(result.run_dir)
@@ -87,6 +104,8 @@ def server(
     linger: Annotated[
         float, typer.Option(help="Seconds to stay after the last round, so that devices hear that it is over.")
     ] = 10.0,
+    privacy: Guard = None,
+    epsilon: Epsilon = None,
 ) -> None:
     """Serve a run to real devices. Continues the run in the plan's directory, if there is one.
 
@@ -96,7 +115,7 @@ def server(
     from fedpress.simulations.engines.serving import serve
     from fedpress.simulations.progress import watching
 
-    plan = read_plan(words)
+    plan = read_plan([*(words or ()), *guarded(words, privacy, epsilon)])
     if fresh:
         shutil.rmtree(plan.directory, ignore_errors=True)
     with watching(plan, quiet=False) as watch:
@@ -391,7 +410,23 @@ def read_plan(words: list[str] | None) -> Plan:
     """The plan that words on the command line describe: a file, or a task by name or path, then overrides."""
     plan = _read(list(words or ()))
     build_strategy(plan)  # refuses what does not go together, before anything starts
+    if plan.privacy.mode == "central":
+        central.check(plan)
     return plan
+
+
+def guarded(words: list[str] | None, mode: str | None, epsilon: float | None) -> list[str]:
+    """The overrides that --privacy and --epsilon stand for. Central privacy takes along the keys it cannot do without,
+    unless ``words`` name them."""
+    if mode is None:
+        if epsilon is not None:
+            raise PlanError("Expected --privacy local or --privacy central with --epsilon.")
+        return []
+    keys = {"privacy.mode": mode} | ({} if epsilon is None else {"privacy.epsilon": str(epsilon)})
+    if mode == "central":
+        keys |= {"strategy.weighting": "uniform", "evaluate.clients_every": "0"}
+    named = {word.partition("=")[0].strip() for word in words or ()}
+    return [f"{key}={value}" for key, value in keys.items() if key not in named or key == "privacy.mode"]
 
 
 def _read(words: list[str]) -> Plan:

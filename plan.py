@@ -99,9 +99,10 @@ class Cohort(_Section):
     """Who takes part in a round, and how long it may last."""
 
     fraction: Fraction = Field(1.0, description="share of enrolled clients per round")
-    selection: Literal["uniform", "weighted", "round-robin", "deadline-aware"] = Field(
+    selection: Literal["uniform", "poisson", "weighted", "round-robin", "deadline-aware"] = Field(
         "uniform",
-        description="uniform, weighted (by examples: then strategy.weighting = uniform), round-robin or deadline-aware",
+        description="uniform, weighted (by examples: then strategy.weighting = uniform), round-robin, deadline-aware, "
+        "or poisson (central privacy: each client by itself)",
     )
     require: tuple[Literal["charging", "unmetered", "idle"], ...] = Field(
         (), description="charging, unmetered, idle: no device is invited that says it is not; silence is consent"
@@ -193,13 +194,28 @@ class Stop(_Section):
 
 
 class Privacy(_Section):
-    """Differential privacy. Local: DP-SGD on the device, epsilon kept in its vault."""
+    """Differential privacy: local, DP-SGD on the device; central, of whole clients, on the server. See
+    docs/privacy.md."""
 
-    mode: Literal["none", "local"] = Field("none", description="who adds noise")
+    mode: Literal["none", "local", "central"] = Field("none", description="who adds noise: nobody, devices, the server")
     noise_multiplier: float = Field(1.0, gt=0, description="noise standard deviation over clip_norm")
-    clip_norm: float = Field(1.0, gt=0, description="L2 bound per example")
+    clip_norm: float = Field(1.0, gt=0, description="L2 bound: local, per example; central, per client's update")
     delta: float = Field(1e-5, gt=0, lt=1, description="of (epsilon, delta)")
-    max_epsilon: float = Field(0.0, ge=0, description="a device declines work that would pass it; 0: no budget")
+    epsilon: float = Field(0.0, ge=0, description="spend at most so much in the run: noise is solved for; 0: as given")
+    max_epsilon: float = Field(0.0, ge=0, description="no work, and no round, that would pass it; 0: epsilon, or none")
+    clip_quantile: float = Field(0.0, ge=0, lt=1, description="central: share of updates within the clip; 0: fixed")
+    mechanism: Literal["gaussian", "banded"] = Field(
+        "gaussian", description="central: independent noise, or DP-FTRL's, where participation cannot be sampled"
+    )
+    bands: int = Field(0, ge=0, description="banded: a client takes part at most once in so many rounds")
+    metrics_noise: float = Field(0.0, ge=0, description="central: noise over bound of clients' metrics; 0: none leave")
+    min_cohort: int = Field(0, ge=0, description="nothing leaves the server that is of fewer clients")
+    ledger: Path | None = Field(None, description="a file for several runs; default: ledger.sqlite in the run's own")
+
+    @property
+    def budget(self) -> float:
+        """The epsilon that may be spent; 0: no limit."""
+        return self.max_epsilon or self.epsilon
 
 
 class Server(_Section):
@@ -278,7 +294,7 @@ class Plan(_Section):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if self.train.trainer != "torch" and self.privacy.mode != "none":
+        if self.train.trainer != "torch" and self.privacy.mode == "local":
             raise ValueError(
                 f"expected train.trainer = 'torch' with privacy.mode = 'local', got '{self.train.trainer}'"
             )
@@ -309,6 +325,8 @@ class Plan(_Section):
                 f"expected train.warmup_rounds of fewer than run.rounds ({self.run.rounds}), "
                 f"got {self.train.warmup_rounds}"
             )
+        if self.cohort.selection == "poisson" and self.privacy.mode != "central":
+            raise ValueError("expected privacy.mode = 'central' with cohort.selection = 'poisson'")
         self._paced()
         return self
 

@@ -14,6 +14,7 @@ import numpy as np
 from fedpress.compression.native import kernels
 from fedpress.errors import SpecError
 from fedpress.params import Array, Spec, Tensors
+from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.strategies.strategy import Aggregate, Share
 
 _BLOCK: Final = 1 << 16
@@ -78,6 +79,9 @@ class Gathering:
         self._counted += 1
         for name, value in share.facts.items():
             self._facts[name] = self._facts.get(name, 0.0) + share.weight * value
+
+    def measure(self, report: pb.Report) -> None:
+        """Metrics are read from the store, where the round is recorded."""
 
     def aggregate(self, population: int) -> Aggregate:
         """Of ``population`` enrolled clients. Raises SpecError if nothing was folded."""

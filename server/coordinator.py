@@ -15,13 +15,16 @@ It is stale when its round closes, or with ``max_staleness`` so many rounds late
 not thrown away). It counts into the round in which it comes, not towards that round's own cohort. A client at work on
 an earlier round is not invited; one that asks for work has lost what it had, and that lease is stale at once.
 
+With ``sampled`` rules a round's cohort is drawn once, from all that are willing, and nobody takes the place of one that
+fails: privacy that is amplified by sampling holds for that draw alone. A cohort may then be empty.
+
 ``server.buffered`` is the other way to pace a run: without cohorts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -56,12 +59,14 @@ class Coordinator:
 
     ``candidate(client, name)`` is what is known of a client when somebody is to be invited. ``here(name, round, now)``
     is for simulations, which know who is there; without it, a client is present for a while after it called.
+    ``may(client, name, round)``: whether a client may be invited at all, such as by what is left of its privacy budget.
     """
 
     rules: Rules
     new_id: Callable[[], str]
     candidate: Callable[[str, str], Candidate] = lambda _, name: Candidate(name)
     here: Callable[[str, int, float], bool] | None = None
+    may: Callable[[str, str, int], bool] = lambda *_: True
     held: bool = False  # no round opens; without cohorts, nobody is invited
     round: int = 1
     phase: Phase = Phase.GATHERING
@@ -209,10 +214,16 @@ class Coordinator:
 
     def _launch(self, now: float) -> list[Action]:
         """Enough clients are here."""
-        return self._invite(now, math.ceil(self.target * self.rules.over_select))
+        if not self.rules.sampled:
+            return self._invite(now, math.ceil(self.target * self.rules.over_select))
+        invited = self._invite(now, self.target)
+        self.target = len(self._own())
+        return invited or self._close()
 
     def _fill(self, now: float) -> list[Action]:
         """Whoever comes while a round is open may fill the place of one that was refused."""
+        if self.rules.sampled:
+            return []
         own = self._own()
         missing = self.target - _count(own, Fate.OPEN) - _count(own, Fate.COUNTED)
         return self._invite(now, missing) if missing > 0 else []
@@ -222,7 +233,7 @@ class Coordinator:
         closing = self._check(now)
         if closing or lease.fate is Fate.COUNTED or lease.round < self.round:
             return closing
-        replacement, own = self._invite(now, 1), self._own()
+        replacement, own = [] if self.rules.sampled else self._invite(now, 1), self._own()
         if replacement or _count(own, Fate.OPEN):
             return replacement
         if self._counted() >= self.rules.min_updates:
@@ -245,8 +256,9 @@ class Coordinator:
         if counted >= least:
             return self._close()
         note = Note(f"round {self.round}: deadline passed with {counted} of at least {least} updates; extended")
+        drawn = {lease.client for lease in self._own()} if self.rules.sampled else None
         self._extend(now)
-        return [note, *self._invite(now, len(self.names))]
+        return [note, *self._invite(now, len(self.names), drawn)]
 
     def _until(self, lease: Lease) -> float:  # noqa: ARG002 - Buffered needs it
         """When a lease's time is over."""
@@ -288,7 +300,8 @@ class Coordinator:
         """Present clients that may be invited, in the order of their names."""
         present = sorted(self._present(now), key=self.names.__getitem__)
         require = self.rules.require
-        return [c for c in present if self.candidate(c, self.names[c]).meets(require)] if require else present
+        able = [c for c in present if self.may(c, self.names[c], self.round)]
+        return [c for c in able if self.candidate(c, self.names[c]).meets(require)] if require else able
 
     def _gather(self, now: float) -> list[Action]:
         if self.held:
@@ -303,18 +316,25 @@ class Coordinator:
         willing = [client for client in self._willing(now) if client not in busy]
         if len(willing) < max(1, self.rules.min_updates):
             return []
-        self.phase = Phase.TRAINING
+        pool = len(willing) if self.rules.sampled else len(busy.union(present))
+        target = min(self.rules.cohort(pool), len(willing))
+        if target < 1:
+            return []
+        self.phase, self.target = Phase.TRAINING, target
         self.deadline = now + self.rules.deadline_s
-        self.target = min(self.rules.cohort(len(busy.union(present))), len(willing))
         return self._launch(now)
 
-    def _invite(self, now: float, count: int) -> list[Action]:
-        """Lease work to clients that are here and idle, and have not had their share of this round."""
+    def _invite(self, now: float, count: int, among: Container[str] | None = None) -> list[Action]:
+        """Lease work to clients that are here and idle, and have not had their share of this round; to all of
+        ``among`` in place of a draw."""
         own = self._own()
         out = set(self.at_work()) | {lease.client for lease in own if lease.fate is not Fate.STALE}
         pool = {self.names[c]: c for c in self._willing(now) if c not in out}
         candidates = [self.candidate(client, name) for name, client in pool.items()]
-        chosen = self.rules.select(candidates, min(count, len(pool)), self.round, len(own))
+        if among is None:
+            chosen = self.rules.select(candidates, min(count, len(pool)), self.round, len(own))
+        else:
+            chosen = [name for name, client in pool.items() if client in among]
         return self._issue((Lease(self.new_id(), pool[name], self.round) for name in chosen), now, not own)
 
     def _issue(self, made: Iterable[Lease], now: float, opens: bool) -> list[Action]:

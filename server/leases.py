@@ -40,7 +40,8 @@ class Rules:
     A client is present for ``presence_s`` after it called, and while it is at work. After a restart, the next round
     waits up to ``regroup_s`` for the clients that were enrolled: they find the server again at their own pace. A lease
     stays open for ``max_staleness`` rounds after its own. ``require``: what a client's condition must meet. ``buffer``
-    and ``concurrency`` (as ``cohort``) are those of ``Buffered``.
+    and ``concurrency`` (as ``cohort``) are those of ``Buffered``. ``sampled``: a cohort is drawn once, with no
+    replacements; ``cohort`` then maps the number of willing clients.
     """
 
     rounds: int
@@ -57,6 +58,7 @@ class Rules:
     max_staleness: int = 0
     buffer: int = 0
     concurrency: Callable[[int], int] = lambda present: present
+    sampled: bool = False
 
 
 @dataclass(frozen=True)

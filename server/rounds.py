@@ -7,31 +7,66 @@ both cost is added up, what it says of itself is its last word.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from fedpress.params import Spec
+from fedpress.plan import Privacy
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import metrics_of
 from fedpress.server.choice import Choice
 from fedpress.server.leases import Fate, Lease
-from fedpress.server.spread import spread
+from fedpress.server.spread import spread, tenth
 from fedpress.server.store import Store, Traffic
 
 _SUMS: Final = ("staleness", "bytes_up", "bytes_down", "train_seconds", "encode_seconds")
 
 
-def round_record(store: Store, round_: int, spec: Spec, seconds: float, elapsed: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Cover:
+    """What of a record may leave the server: nothing of one client, or of fewer than ``least``; where ``noised``, no
+    metric as clients reported it."""
+
+    least: int = 1
+    noised: bool = False
+
+    @classmethod
+    def of(cls, privacy: Privacy) -> Cover:
+        """What a plan asks for."""
+        return cls(max(1, privacy.min_cohort), privacy.mode == "central")
+
+    def over(self, record: dict[str, Any], updates: Sequence[pb.Report]) -> dict[str, Any]:
+        """The record of a round with these updates, without what may not leave."""
+        if self == Cover():
+            return record
+        measured = sum(bool(report.held_out) for report in updates)
+        hidden: dict[str, Any] = {"clients": {}}
+        if self.noised or len(updates) < self.least:
+            hidden["train_loss"] = None
+        if self.noised or measured < self.least:
+            hidden["client_metrics"] = {}
+        if self.noised or tenth(measured) < self.least:  # the worst tenth would be of fewer
+            hidden["client_accuracy"] = None
+        return {**record, **hidden}
+
+
+def round_record(
+    store: Store, round_: int, spec: Spec, seconds: float, elapsed: float, cover: Cover = Cover()
+) -> dict[str, Any]:
     """The line of ``rounds.jsonl`` for a round of training. Bytes are payload bytes, seconds the run's clock's."""
-    return _record(store, round_, False, spec, seconds, elapsed)
+    return _record(store, round_, False, spec, seconds, elapsed, cover)
 
 
-def evaluation_record(store: Store, round_: int, spec: Spec, seconds: float, elapsed: float) -> dict[str, Any]:
+def evaluation_record(
+    store: Store, round_: int, spec: Spec, seconds: float, elapsed: float, cover: Cover = Cover()
+) -> dict[str, Any]:
     """The last line: what clients measured on the last model, and what fetching it cost."""
-    return {**_record(store, round_, True, spec, seconds, elapsed), "round": round_ + 1, "evaluation": True}
+    return {**_record(store, round_, True, spec, seconds, elapsed, cover), "round": round_ + 1, "evaluation": True}
 
 
-def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: float, elapsed: float) -> dict[str, Any]:
+def _record(
+    store: Store, round_: int, evaluate: bool, spec: Spec, seconds: float, elapsed: float, cover: Cover
+) -> dict[str, Any]:
     clients: dict[str, dict[str, Any]] = {}
     fates = dict.fromkeys(Fate, 0)
     updates: list[pb.Report] = []
@@ -49,7 +84,7 @@ def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: floa
         entry = _entry(lease, round_ - lease.round, choices[lease.id], traffic, report)
         clients[name] = _joined(clients[name], entry) if name in clients else entry
     counted = fates[Fate.COUNTED]
-    return {
+    record = {
         "round": round_,
         "seconds": seconds,
         "elapsed": elapsed,
@@ -65,8 +100,10 @@ def _record(store: Store, round_: int, evaluate: bool, spec: Spec, seconds: floa
         **totals,
         "bytes_up_uncompressed": 0 if evaluate else counted * spec.nbytes,
         "bytes_down_uncompressed": down_models * spec.nbytes,
+        "epsilon": max((r.epsilon for r in updates), default=0.0),
         "clients": clients,
     }
+    return cover.over(record, updates)
 
 
 def _entry(lease: Lease, staleness: int, choice: Choice, traffic: Traffic, report: pb.Report) -> dict[str, Any]:

@@ -7,6 +7,7 @@ skin drains with ``advance``.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -15,20 +16,26 @@ from dataclasses import dataclass
 from fedpress.compression.layout import begin, spec_of
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
-from fedpress.errors import PlanError, SpecError, StoreError, closest
+from fedpress.errors import BudgetSpent, PlanError, SpecError, StoreError, closest
 from fedpress.params import Spec, Tensors, finite, ordered
 from fedpress.plan import Plan
+from fedpress.privacy.central import NONE, Central
+from fedpress.privacy.ledger import Ledger
+from fedpress.privacy.noise import Noise
+from fedpress.protos import fleet_pb2 as pb
 from fedpress.server import events
 from fedpress.server.buffered import Buffered
 from fedpress.server.candidates import Candidates
 from fedpress.server.choice import possible
 from fedpress.server.coordinator import Coordinator
 from fedpress.server.enrolment import Enrolment
+from fedpress.server.guarded import Guarded
 from fedpress.server.inbox import Inbox
 from fedpress.server.leases import Action, Fate, Finish, Issue, Lapse, Note, Phase, Rules, Step
 from fedpress.server.memories import room
 from fedpress.server.meter import Meter
-from fedpress.server.rounds import evaluation_record, round_record
+from fedpress.server.purse import Purse
+from fedpress.server.rounds import Cover, evaluation_record, round_record
 from fedpress.server.selection import SELECTIONS
 from fedpress.server.stopping import Standing, remembered
 from fedpress.server.store import Store
@@ -50,8 +57,9 @@ class Run:
     """One run. ``full`` is the initial model of the whole task; which of its tensors travel is the strategy's to say.
 
     ``clock`` gives seconds (monotonic). ``listen`` hears ``server.events``. ``here(name, round, seconds)`` is what a
-    simulation knows of who is there, so many seconds into the run. Raises PlanError for a plan that does not go with
-    the model, StoreError if the store holds another run.
+    simulation knows of who is there, so many seconds into the run. ``ledger``: what privacy is written down in, where a
+    plan has any; ``noise``: where central privacy's comes from, the operating system unless a test gives a stream.
+    Raises PlanError for a plan that does not go with the model, StoreError if the store holds another run.
     """
 
     def __init__(
@@ -62,6 +70,8 @@ class Run:
         clock: Callable[[], float],
         listen: events.Listener,
         here: Callable[[str, int, float], bool] | None = None,
+        ledger: Ledger | None = None,
+        noise: Noise | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -84,10 +94,15 @@ class Run:
         texts = (*possible(plan.upload), plan.download.codec)
         needs = frozenset[str]().union(*(ids_of(parse_codec(text)) for text in texts))
         self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec, room(plan, self.spec))
-        self._updates = Updates(plan, self.strategy, self.spec, store, self.versions, self._enrolment)
+        self._noise = noise or Noise.secret()
+        self._central = Central.of(plan)
+        self._guarded = None if self._central is None else Guarded(self.spec, self._central, self._noise)
+        self._purse = Purse(plan, self._central, ledger, self.run_id)
+        self._cover = Cover.of(plan.privacy)
+        self._updates = Updates(plan, self.strategy, self.spec, store, self.versions, self._enrolment, self._guarded)
         self._candidates = Candidates(store, self._enrolment)
         pacing = Buffered if plan.cohort.buffer else Coordinator
-        self._coordinator = pacing(self._rules(), lambda: secrets.token_hex(8), self._candidates)
+        self._coordinator = pacing(self._rules(), lambda: secrets.token_hex(8), self._candidates, may=self._may)
         if here is not None:
             self._coordinator.here = lambda name, round_, now: here(name, round_, now - self._began + self._before)
         self._initial = begin(self.layout, full)
@@ -184,30 +199,42 @@ class Run:
             return self.store.meta("run_id") or ""
 
     def _rules(self) -> Rules:
-        plan = self.plan
+        plan, central = self.plan, self._central
+        sampled = central is not None and central.sampling != NONE
+        few = max(plan.cohort.min_updates, plan.privacy.min_cohort)
         return Rules(
             rounds=plan.run.rounds,
-            cohort=plan.cohort_size,
-            select=SELECTIONS[plan.cohort.selection](plan),
+            cohort=plan.cohort_size if not sampled else lambda willing: math.floor(plan.cohort.fraction * willing),
+            select=SELECTIONS[plan.cohort.selection](plan, self._noise),
             require=plan.cohort.require,
             min_clients=plan.cohort.min_clients or plan.clients.count,
-            min_updates=plan.cohort.min_updates,
+            min_updates=few if few > 1 or not sampled else 0,  # with noise, nobody's update is a round like any other
             over_select=plan.cohort.over_select,
             deadline_s=plan.cohort.deadline_s,
             presence_s=30.0 + 3 * plan.server.long_poll_s,
-            final_evaluation=plan.evaluate.clients_every > 0,
+            final_evaluation=plan.evaluate.clients_every > 0 and central is None,
             max_staleness=plan.cohort.patience,
             buffer=plan.cohort.buffer,
             concurrency=plan.concurrency,
+            sampled=sampled,
         )
+
+    def _may(self, client: str, name: str, round_: int) -> bool:
+        """A client may be invited to a round: its budget allows it, and the noise that is correlated over rounds."""
+        bands = self.plan.privacy.bands
+        last = self._candidates(client, name).last_round if bands else 0
+        rested = not bands or last in (0, round_) or round_ - last >= bands
+        return rested and self._purse.may(name, round_)
 
     def _begin(self, model: Tensors) -> None:
         with self.store.transaction():
             self.versions.publish(model, self.strategy.init(self.spec), 0)
             self.store.set_round(0, round_record(self.store, 0, self.spec, 0.0, 0.0))
             self._mark(Phase.GATHERING)
-        self._coordinator.held = self.plan.stop.early and self._measured(0)
+        self._coordinator.held = self._halts(0) or (self.plan.stop.early and self._measured(0))
         self._queue_evaluation(0)
+        if not self._measured(0):
+            self._go_on(0)
 
     def _resume(self) -> None:
         self.versions.restore()
@@ -221,15 +248,17 @@ class Run:
             round_, phase, leases = done + 1, Phase.GATHERING, []
         target = int(self.store.meta("target") or 0)
         self._coordinator.restore(round_, phase, target, leases, self._enrolment.names, self._clock())
+        if self._guarded is not None and (kept := self.store.tensors("guarded")):
+            self._guarded.restore(kept)
         self._updates.restore(round_, counting=phase in (Phase.GATHERING, Phase.TRAINING))
         self._standing, self._served = remembered(self.plan.stop, self.store.rounds())
         if self._measured(done) and not self.store.round(done)["metrics"]:
-            self._coordinator.held = self.plan.stop.early
+            self._coordinator.held = self.plan.stop.early or self._halts(done)
             self._queue_evaluation(done)  # the server died between committing the round and measuring it
         if phase is Phase.FINISHED:
             self.finished = "the run was finished before"
-        elif self._stops(done):
-            self.stop(self._standing.reason)
+        elif not self.pending and (reason := self._ends(done)):
+            self.stop(reason)
             return
         self._do(self._coordinator.resume_actions(self._clock()))
 
@@ -281,11 +310,17 @@ class Run:
     def _close_round(self, round_: int) -> None:
         arrived = self.model
         aggregate = self._updates.aggregate(self.enrolled)
+        released = self._guarded.metrics() if self._central and self._guarded and self._central.measures(round_) else {}
         model, state = self.strategy.step(self.versions.exact, aggregate, self.versions.state)
         if not finite(model):
             self._do(self._coordinator.stop(f"round {round_} diverged: the model is not finite; lower train.lr"))
             return
         now = self._clock()
+        try:
+            epsilon = self._purse.pay(round_, self._paying(round_))
+        except BudgetSpent as error:
+            self._do(self._coordinator.stop(str(error)))
+            return
         with self.store.transaction():
             ended, renewed = self._coordinator.closing()
             for lease in ended:
@@ -294,7 +329,10 @@ class Run:
             for lease in renewed:
                 self.store.move_lease(lease, choices[lease.id])
             self.versions.publish(model, state, round_)
-            record = round_record(self.store, round_, self.spec, now - self._opened, self.elapsed)
+            record = round_record(self.store, round_, self.spec, now - self._opened, self.elapsed, self._cover)
+            if self._guarded is not None:
+                self.store.set_tensors("guarded", self._guarded.state)
+                record |= {"client_metrics": released, "epsilon": epsilon}
             if not self._served:
                 self._observe(round_ - 1, record["client_metrics"], arrived)
             self.store.set_round(round_, record)
@@ -313,7 +351,7 @@ class Run:
             if not done and lease.round < round_:
                 late = f"its work of round {lease.round} is more than {self.plan.cohort.max_staleness} versions late"
                 self._listen(events.ClientFailed(self._enrolment.name(lease.client), lease.round, late))
-        self._coordinator.held = self.plan.stop.early
+        self._coordinator.held = self.plan.stop.early or self._halts(round_)
         self._queue_evaluation(round_)
         self._do(self._coordinator.stepped(now))
         if not self._measured(round_):
@@ -334,17 +372,28 @@ class Run:
         if self._standing.best_round != before.best_round:
             self._listen(events.BestModel(round_, self._standing.best, model))
 
-    def _stops(self, round_: int) -> bool:
-        """The run ends early, after this round."""
-        return bool(self._standing.reason) and round_ < self.plan.run.rounds
+    def _paying(self, round_: int) -> dict[str, pb.Report]:
+        """Whose updates are in a round, by name, and what they said."""
+        counted = self.store.counted(round_)
+        return {self._enrolment.name(lease.client): pb.Report.FromString(said) for lease, said, _ in counted}
+
+    def _halts(self, round_: int) -> bool:
+        """The next round would pass the privacy budget."""
+        return bool(self._purse.refusal(round_ + 1, self._enrolment.names.values()))
+
+    def _ends(self, round_: int) -> str:
+        """Why the run ends early, after this round; "" where it does not."""
+        if round_ >= self.plan.run.rounds:
+            return ""
+        return self._standing.reason or self._purse.refusal(round_ + 1, self._enrolment.names.values())
 
     def _go_on(self, round_: int) -> None:
         """What the model after a round is worth is known: end the run, or let the next round open.
 
         Rounds wait for it where it may end the run, so that the run ends alike on every machine and after any crash.
         """
-        if self._stops(round_):
-            self.stop(self._standing.reason)
+        if reason := self._ends(round_):
+            self.stop(reason)
         elif self._coordinator.held:
             self._coordinator.held = False
             self.tick()
@@ -376,7 +425,7 @@ class Run:
         with self.store.transaction():
             if evaluated:
                 seconds = self._clock() - self._opened
-                record = evaluation_record(self.store, self.round, self.spec, seconds, self.elapsed)
+                record = evaluation_record(self.store, self.round, self.spec, seconds, self.elapsed, self._cover)
                 if not self._served:
                     self._observe(self.round, record["client_metrics"], self.model)
                 self.store.set_round(self.round + 1, record)
@@ -398,3 +447,4 @@ def check(plan: Plan, model: Tensors) -> None:
         raise PlanError(f"{error} (strategy.personal)") from error
     publisher(plan.download, travels)
     room(plan, travels)
+    Central.of(plan)

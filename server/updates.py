@@ -22,6 +22,7 @@ from fedpress.server.aggregate import Gathering
 from fedpress.server.bounds import check_update
 from fedpress.server.choice import Choice, Facts, choose, scheduled
 from fedpress.server.enrolment import Enrolment
+from fedpress.server.guarded import Guarded
 from fedpress.server.leases import Lease
 from fedpress.server.memories import Memories
 from fedpress.server.store import Store
@@ -34,15 +35,22 @@ _REMEMBERED: Final = 20
 
 
 class Updates:
-    """Of one run, whose travelling tensors have ``spec``."""
+    """Of one run, whose travelling tensors have ``spec``. ``guarded``: their sum under central privacy."""
 
     def __init__(
-        self, plan: Plan, strategy: Strategy, spec: Spec, store: Store, versions: Versions, enrolment: Enrolment
+        self,
+        plan: Plan,
+        strategy: Strategy,
+        spec: Spec,
+        store: Store,
+        versions: Versions,
+        enrolment: Enrolment,
+        guarded: Guarded | None = None,
     ) -> None:
         self.memories = Memories(store, spec)
         self._plan, self._strategy, self._spec = plan, strategy, spec
         self._store, self._versions, self._enrolment = store, versions, enrolment
-        self._gathering = Gathering(spec)
+        self._gathering = guarded or Gathering(spec)
         self._choices: dict[str, Choice] = {}
 
     # -- how they are coded -------------------------------------------------------------------------------------------
@@ -108,6 +116,7 @@ class Updates:
     def fold(self, update: Tensors, arrival: Arrival) -> None:
         """Into the current round's sum, for good: what is acknowledged was folded."""
         self._gathering.fold(self._strategy.read(update, arrival), self._strategy.share(arrival))
+        self._gathering.measure(arrival.report)
 
     def aggregate(self, population: int) -> Aggregate:
         """The round's updates, of ``population`` enrolled clients."""

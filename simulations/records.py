@@ -59,8 +59,9 @@ class RoundRecord:
     ``metrics`` are the server's, of the model *after* this round; ``client_metrics`` are example-weighted means of what
     clients reported on the model that *arrived*, which is the one after the round before, and ``client_accuracy`` is
     the spread of their accuracies, every client counting once. What a client measures is the model it would use: its
-    personal one, where the strategy has one. An ``evaluation`` is the last line, if any: clients fetched the final
-    model and measured it; nobody trained.
+    personal one, where the strategy has one. ``epsilon``: the most that anybody has spent so far. Under central
+    privacy, and with ``privacy.min_cohort``, nothing is written down of single clients. An ``evaluation`` is the last
+    line, if any: clients fetched the final model and measured it; nobody trained.
     """
 
     round: int
@@ -79,6 +80,7 @@ class RoundRecord:
     bytes_up_uncompressed: int = 0
     bytes_down: int = 0
     bytes_down_uncompressed: int = 0
+    epsilon: float = 0.0
     clients: Mapping[str, ClientRecord] = field(default_factory=dict)
     evaluation: bool = False
 

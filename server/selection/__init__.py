@@ -6,17 +6,22 @@ from collections.abc import Callable, Mapping
 from typing import Final, get_args
 
 from fedpress.plan import Cohort, Plan
+from fedpress.privacy.central import least
+from fedpress.privacy.noise import Noise
 from fedpress.server.selection.candidate import REQUIREMENTS, Select
 from fedpress.server.selection.deadline_aware import deadline_aware
 from fedpress.server.selection.round_robin import round_robin
+from fedpress.server.selection.sampled import fixed, poisson
 from fedpress.server.selection.uniform import uniform
 from fedpress.server.selection.weighted import weighted
 
-SELECTIONS: Final[Mapping[str, Callable[[Plan], Select]]] = {
-    "uniform": lambda plan: uniform(plan.run.seed),
-    "weighted": lambda plan: weighted(plan.run.seed),
-    "round-robin": lambda plan: round_robin(plan.run.seed),
-    "deadline-aware": lambda plan: deadline_aware(plan.run.seed, plan.cohort.deadline_s),
+#: From a plan, and a source that nobody can foresee, for draws that privacy rests on.
+SELECTIONS: Final[Mapping[str, Callable[[Plan, Noise], Select]]] = {
+    "uniform": lambda plan, noise: fixed(noise) if plan.privacy.mode == "central" else uniform(plan.run.seed),
+    "poisson": lambda plan, noise: poisson(plan.cohort.fraction, least(plan), noise),
+    "weighted": lambda plan, _: weighted(plan.run.seed),
+    "round-robin": lambda plan, _: round_robin(plan.run.seed),
+    "deadline-aware": lambda plan, _: deadline_aware(plan.run.seed, plan.cohort.deadline_s),
 }
 _FIELDS: Final = Cohort.model_fields
 if set(SELECTIONS) != set(get_args(_FIELDS["selection"].annotation)):

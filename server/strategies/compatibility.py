@@ -18,6 +18,7 @@ ANY_SGD: Final = "any sgd"
 BUFFER: Final = "buffer"
 EACH: Final = "each"
 UNCLIPPED: Final = "unclipped"
+EXACT: Final = "exact"
 
 #: What each trainer lets a rule do; and of that, what local privacy can guard.
 _TRAINERS: Final[Mapping[str, frozenset[str]]] = {
@@ -68,6 +69,11 @@ NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
         "gradients that are not clipped",
         lambda plan: plan.train.max_grad_norm == 0,
         "train.max_grad_norm = 0",
+    ),
+    EXACT: (
+        "more of each client than its update, which central privacy would have to let through without a bound",
+        lambda plan: plan.privacy.mode != "central",
+        "privacy.mode = 'none' or 'local'",
     ),
     ANY_SGD: (
         "SGD on the device, with or without momentum",

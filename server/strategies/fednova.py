@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedpress.params import Tensors, add, learned
-from fedpress.server.strategies.compatibility import ANY_SGD, POINTS, ROUNDS
+from fedpress.server.strategies.compatibility import ANY_SGD, EXACT, POINTS, ROUNDS
 from fedpress.server.strategies.fedavg import FedAvg, scaled
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
 
@@ -28,7 +28,7 @@ class FedNova(FedAvg):
 
     id: ClassVar[str] = "fednova"
     citation: ClassVar[str] = "Wang et al. 2020"
-    needs: ClassVar[frozenset[str]] = frozenset({POINTS, ROUNDS, ANY_SGD})
+    needs: ClassVar[frozenset[str]] = frozenset({ANY_SGD, EXACT, POINTS, ROUNDS})
 
     def share(self, arrival: Arrival) -> Share:
         """One ``|a|_1``-th of the update. One without steps is refused."""

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from fedpress.compression.layout import Layout, beside, group
 from fedpress.params import Spec, Tensors, add
-from fedpress.server.strategies.compatibility import LOSSES
+from fedpress.server.strategies.compatibility import EXACT, LOSSES
 from fedpress.server.strategies.fedavg import FedAvg, scaled
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
 
@@ -32,7 +32,7 @@ class Ifca(FedAvg):
 
     id: ClassVar[str] = "ifca"
     citation: ClassVar[str] = "Ghosh et al. 2020"
-    needs: ClassVar[frozenset[str]] = frozenset({LOSSES})
+    needs: ClassVar[frozenset[str]] = frozenset({EXACT, LOSSES})
 
     clusters: Annotated[int, Field(ge=1, le=16, description="models, of which each device chooses one")] = 2
 

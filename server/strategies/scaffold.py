@@ -16,7 +16,7 @@ import numpy as np
 
 from fedpress.compression.layout import Layout, beside, grouped, part, plain
 from fedpress.params import Spec, Tensors, add, learned
-from fedpress.server.strategies.compatibility import POINTS, ROUNDS, SGD
+from fedpress.server.strategies.compatibility import EXACT, POINTS, ROUNDS, SGD
 from fedpress.server.strategies.fedavg import FedAvg, scaled
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
 
@@ -27,7 +27,7 @@ class Scaffold(FedAvg):
 
     id: ClassVar[str] = "scaffold"
     citation: ClassVar[str] = "Karimireddy et al. 2020"
-    needs: ClassVar[frozenset[str]] = frozenset({POINTS, ROUNDS, SGD})
+    needs: ClassVar[frozenset[str]] = frozenset({EXACT, POINTS, ROUNDS, SGD})
 
     def layout(self, full: Spec) -> Layout:
         """The model, and a control variate for each tensor that is learned."""

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpress.plan import load
+from fedpress.privacy.noise import Noise
 from fedpress.server.selection import SELECTIONS
 from fedpress.server.selection.candidate import Candidate, Condition, Select
 from fedpress.server.selection.deadline_aware import deadline_aware
@@ -38,8 +39,12 @@ CANDIDATES = st.builds(
 POOLS = st.lists(CANDIDATES, max_size=30, unique_by=lambda c: c.name).map(lambda v: sorted(v, key=lambda c: c.name))
 
 
+#: The rules that draw from the run's seed; tests/server/test_sampled.py has those that nobody can foresee.
+OPEN = [rule for rule in SELECTIONS if rule != "poisson"]
+
+
 def made(rule: str, seed: int = 0) -> Select:
-    return SELECTIONS[rule](load(None, [f"run.seed={seed}", f"cohort.deadline_s={DEADLINE}"]))
+    return SELECTIONS[rule](load(None, [f"run.seed={seed}", f"cohort.deadline_s={DEADLINE}"]), Noise.secret())
 
 
 def crowd(n: int) -> list[Candidate]:
@@ -58,7 +63,7 @@ def play(select: Select, pool: Sequence[Candidate], count: int, rounds: int) -> 
     return history
 
 
-@pytest.mark.parametrize("rule", SELECTIONS)
+@pytest.mark.parametrize("rule", OPEN)
 @given(POOLS, st.data())
 def test_every_rule_draws_distinct_names_as_many_as_asked_for_and_again_the_same(
     rule: str, pool: list[Candidate], data: st.DataObject
@@ -73,7 +78,7 @@ def test_every_rule_draws_distinct_names_as_many_as_asked_for_and_again_the_same
     assert chosen == made(rule, seed)(pool, count, round_, before)
 
 
-@pytest.mark.parametrize("rule", SELECTIONS)
+@pytest.mark.parametrize("rule", OPEN)
 def test_another_seed_round_or_replacement_is_another_draw(rule: str) -> None:
     pool = crowd(100)
     draws = [made(rule, seed)(pool, 10, round_, before) for seed in (0, 1) for round_ in (1, 2) for before in (0, 3)]
