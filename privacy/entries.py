@@ -128,7 +128,7 @@ def sealed(entry: Entry, before: Head) -> Entry:
 
 def parameters(line: Spend | Report) -> dict[str, Fact]:
     """What an entry keeps of a line's contents. Raises PrivacyError for a line that means nothing."""
-    if line.party != POPULATION and not line.party.removeprefix(_CLIENT).strip():
+    if line.party != POPULATION and not (line.party.startswith(_CLIENT) and line.party.removeprefix(_CLIENT)):
         raise PrivacyError(f"Expected the party '{POPULATION}' or '{_CLIENT}NAME', got '{line.party}'.")
     if isinstance(line, Report):
         if not (0 <= line.epsilon < math.inf and 0 < line.delta < 1):
