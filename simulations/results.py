@@ -176,6 +176,7 @@ def summarise(
     best_round = standing.best_round if standing.best_round >= 0 else None
     done = max((r.round for r in trained(rounds)), default=0)
     personal = spread([c.metrics["accuracy"] for c in latest(rounds).values() if "accuracy" in c.metrics])
+    epsilons = [e for r in rounds for e in (r.epsilon, *(c.epsilon for c in r.clients.values())) if e > 0]
     return Summary(
         name=plan.run.name,
         task=Path(plan.task.name).stem,
@@ -202,7 +203,7 @@ def summarise(
         personal_deviation=personal.deviation if personal else None,
         personal_worst_decile=personal.worst_decile if personal else None,
         baseline_accuracy=baseline.accuracy if baseline else None,
-        epsilon=max((r.epsilon for r in rounds if r.epsilon > 0), default=None),
+        epsilon=max(epsilons, default=None),
         wire_up=wire_up,
         wire_down=wire_down,
         wall_seconds=wall_seconds,
