@@ -23,6 +23,8 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
+#: Below it, noise on examples' gradients promises nothing.
+_LEAST_NOISE: Final = 0.1
 #: In place of a codec: chosen for each client and round.
 AUTO: Final = "auto"
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -203,19 +205,34 @@ class Privacy(_Section):
     delta: float = Field(1e-5, gt=0, lt=1, description="of (epsilon, delta)")
     epsilon: float = Field(0.0, ge=0, description="spend at most so much in the run: noise is solved for; 0: as given")
     max_epsilon: float = Field(0.0, ge=0, description="no work, and no round, that would pass it; 0: epsilon, or none")
+    min_cohort: int = Field(0, ge=0, description="nothing leaves the server that is of fewer clients")
+    ledger: Path | None = Field(None, description="a file for several runs; default: ledger.sqlite in the run's own")
+    clipping: Literal["flat", "per-layer", "ghost"] = Field(
+        "flat", description="local: an example's whole gradient is clipped, or each tensor; ghost: flat, in less memory"
+    )
+    fix_modules: bool = Field(False, description="local: replace layers that cannot be trained privately (Opacus)")
     clip_quantile: float = Field(0.0, ge=0, lt=1, description="central: share of updates within the clip; 0: fixed")
     mechanism: Literal["gaussian", "banded"] = Field(
         "gaussian", description="central: independent noise, or DP-FTRL's, where participation cannot be sampled"
     )
     bands: int = Field(0, ge=0, description="banded: a client takes part at most once in so many rounds")
     metrics_noise: float = Field(0.0, ge=0, description="central: noise over bound of clients' metrics; 0: none leave")
-    min_cohort: int = Field(0, ge=0, description="nothing leaves the server that is of fewer clients")
-    ledger: Path | None = Field(None, description="a file for several runs; default: ledger.sqlite in the run's own")
 
     @property
     def budget(self) -> float:
         """The epsilon that may be spent; 0: no limit."""
         return self.max_epsilon or self.epsilon
+
+    @model_validator(mode="after")
+    def _local(self) -> Self:
+        if self.mode == "local" and self.epsilon and self.max_epsilon:
+            raise ValueError("expected privacy.epsilon or privacy.max_epsilon, got both: a target is a budget too")
+        if self.mode == "local" and not self.epsilon and self.noise_multiplier < _LEAST_NOISE:
+            raise ValueError(
+                f"expected privacy.noise_multiplier of at least {_LEAST_NOISE:g} with privacy.mode = 'local', got "
+                f"{self.noise_multiplier:g}: a single step would spend an epsilon of more than 90"
+            )
+        return self
 
 
 class Server(_Section):
@@ -294,10 +311,8 @@ class Plan(_Section):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if self.train.trainer != "torch" and self.privacy.mode == "local":
-            raise ValueError(
-                f"expected train.trainer = 'torch' with privacy.mode = 'local', got '{self.train.trainer}'"
-            )
+        if self.train.trainer == "idle" and self.privacy.mode == "local":
+            raise ValueError("expected train.trainer = 'torch' or 'numpy' with privacy.mode = 'local', got 'idle'")
         if self.train.trainer == "numpy" and self.train.optimizer != "sgd":
             raise ValueError(
                 f"expected train.optimizer = 'sgd' with train.trainer = 'numpy', got '{self.train.optimizer}'"

@@ -63,6 +63,18 @@ def batch_loss(task: Task, outputs: Any, targets: Any) -> Any:
     return torch.nn.functional.cross_entropy(outputs.reshape(-1, outputs.shape[-1]), targets.reshape(-1))
 
 
+def each_loss(task: Task, outputs: Any, targets: Any) -> Any:
+    """The loss of every example, [n]: what ``batch_loss`` is the mean of. Raises TaskError for outputs that do not have
+    the examples first."""
+    if not isinstance(outputs, torch.Tensor) or len(outputs) != len(targets):
+        raise TaskError(f"Expected outputs[n, ...] from the model of task '{task.name}', one for each of n examples.")
+    if task.loss is not None:
+        return torch.stack([task.loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(targets))])
+    flat = outputs.reshape(-1, outputs.shape[-1])
+    losses = torch.nn.functional.cross_entropy(flat, targets.reshape(-1), reduction="none")
+    return losses.reshape(len(targets), -1).mean(1)
+
+
 def tensor(array: Array, device: str | torch.device = "cpu") -> torch.Tensor:
     """An array as a torch tensor: floats as float32, integers as int64."""
     kind = np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64

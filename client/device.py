@@ -27,7 +27,7 @@ from fedpress.compression import registry
 from fedpress.compression.download import origin, rebuild
 from fedpress.compression.layout import Layout, begin, from_infos
 from fedpress.compression.stream import Stream
-from fedpress.errors import BudgetSpent, DecodeError, FedpressError, Refused, ServerGone, SpecError, VaultError
+from fedpress.errors import DecodeError, FedpressError, Refused, ServerGone, SpecError, VaultError
 from fedpress.params import Spec, content_hash
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
@@ -253,8 +253,6 @@ class Device:
                 self._pace,
                 self._probe,
             )
-        except BudgetSpent as error:
-            return events.CannotTrain(str(error))
         except FedpressError as error:
             return events.CannotTrain(str(error), final=True)
         if outcome.history != vault.history:

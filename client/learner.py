@@ -1,7 +1,7 @@
 """What a local rule is given to train with: one ticket's training on this device's trainer, its randomness and budget.
 
 A rule calls ``fit`` as often as its paper says, or takes its own steps with ``gradient``; whatever it does is drawn
-from one stream and, under local privacy, spent from one history.
+from one stream and, under local privacy, made private and spent from one history.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from fedpress.errors import PlanError
 from fedpress.params import Array, Spec, Tensors, ordered
 from fedpress.privacy import accounting
 from fedpress.privacy.accounting import History
+from fedpress.privacy.dpsgd import Batches
 from fedpress.protos import fleet_pb2 as pb
 
 
 class Learner:
-    """``seed`` is the run's; ``history`` what this device's data has spent, which grows with every private ``fit``."""
+    """``seed`` is the run's; ``history`` what this device's data has spent before."""
 
     def __init__(
         self,
@@ -34,10 +35,17 @@ class Learner:
         privacy: pb.LocalPrivacy | None = None,
         history: History = (),
     ) -> None:
-        self.training, self.history = training, history
+        self.training = training
         self.steps = 0
         """Of all training so far: what it took."""
         self._trainer, self._rng, self._seed, self._privacy = trainer, rng, seed, privacy
+        self._spent = history
+        self._batches: Batches | None = None
+
+    @property
+    def history(self) -> History:
+        """What this device's data has spent, by all that was asked of them so far: also after a BudgetSpent."""
+        return self._spent if self._batches is None else self._batches.charged(self._spent)
 
     @property
     def spec(self) -> Spec:
@@ -60,15 +68,11 @@ class Learner:
 
         Raises BudgetSpent, before any data is touched.
         """
-        training = self.training
-        if epochs:
-            training = pb.Training()
-            training.CopyFrom(self.training)
-            training.epochs = epochs
+        training = self._training(epochs)
         trained = self._trainer.train(model, training, self._rng, self._privacy, self.history, terms)
         self.steps += trained.steps
         if trained.spent is not None:
-            self.history = accounting.extended(self.history, trained.spent)
+            self._spent = accounting.extended(self._spent, trained.spent)
         return trained
 
     # -- a rule's own steps -----------------------------------------------------------------------------------------
@@ -76,16 +80,19 @@ class Learner:
     @property
     def examples(self) -> int:
         """How many there are to train on."""
-        return self._own().examples
+        return self._points().examples
 
     def batches(self, epochs: int = 0) -> Iterator[NDArray[np.int64]]:
-        """The rows of each step, as ``fit`` would draw them: all are drawn now."""
+        """The rows of each step, as ``fit`` would draw them: all are drawn now. With local privacy some are empty."""
         check(self.training)
-        training = pb.Training()
-        training.CopyFrom(self.training)
-        training.epochs = epochs or training.epochs
+        training = self._training(epochs)
         self._rng.seed()  # what ``fit`` takes of the stream before it draws
-        return iter(list(batches(self.examples, training, self._rng)))
+        if self._privacy is None:
+            return iter(list(batches(self.examples, training, self._rng)))
+        if self._batches is None:
+            own = self._points()
+            self._batches = Batches(self._privacy, own.examples, own.noise(Stream(self._rng.seed())))
+        return iter(self._batches.draw(training))
 
     def point(self, model: Tensors) -> Point:
         """See ``Differentiable``; works with every trainer that can be nudged."""
@@ -96,20 +103,31 @@ class Learner:
         return self._points().tensors(point)
 
     def gradient(self, point: Point, rows: NDArray[np.int64]) -> tuple[Point, float]:
-        """See ``Differentiable``; never under local privacy, which guards ``fit`` alone."""
+        """See ``Differentiable``. Under local privacy it is noisy and paid for, and its loss 0.0; ``rows`` are those of
+        one of ``batches``, as they came. Raises BudgetSpent, before they are touched."""
+        own, guard = self._points(), None
+        if self._privacy is not None:
+            if self._batches is None:
+                raise PlanError("Expected gradients on batches that the learner drew, with local privacy.")
+            guard = self._batches.ask(rows, self._spent)
         self.steps += 1
-        return self._own().gradient(point, rows, Stream(self._rng.seed()))
+        return own.gradient(point, rows, Stream(self._rng.seed()), guard)
 
     def loss(self, model: Tensors) -> float:
-        """Mean loss over the training examples; takes about as long as a third of training on them."""
-        own = self._own()
+        """Mean loss over the training examples; takes about as long as a third of training on them. Never under local
+        privacy."""
+        if self._privacy is not None:
+            raise PlanError("Expected no local privacy with a rule that asks for losses (privacy.mode).")
+        own = self._points()
         self.steps += -(-own.examples // (3 * max(1, self.training.batch_size)))
         return own.loss(model)
 
-    def _own(self) -> Differentiable:
-        if self._privacy is not None:
-            raise PlanError("Expected no local privacy with a rule that takes its own steps (privacy.mode).")
-        return self._points()
+    def _training(self, epochs: int) -> pb.Training:
+        """The ticket's training, for so many passes (0: its own)."""
+        training = pb.Training()
+        training.CopyFrom(self.training)
+        training.epochs = epochs or training.epochs
+        return training
 
     def _points(self) -> Differentiable:
         trainer: Any = self._trainer

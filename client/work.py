@@ -16,6 +16,7 @@ from fedpress.client.learner import Learner
 from fedpress.client.pace import Pace
 from fedpress.client.probe import Encoding, Probe
 from fedpress.client.rules import rule
+from fedpress.client.spending import resolved
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.client.vault import Kept, Pending
 from fedpress.compression.codec import Codec, Context, State, assumed
@@ -24,7 +25,7 @@ from fedpress.compression.memory import tag
 from fedpress.compression.payload import seal, unseal
 from fedpress.compression.registry import parse
 from fedpress.compression.stream import Stream
-from fedpress.errors import SpecError
+from fedpress.errors import BudgetSpent, SpecError
 from fedpress.params import Spec, Tensors, finite, subtract
 from fedpress.privacy import accounting
 from fedpress.privacy.accounting import History
@@ -60,18 +61,22 @@ def perform(
 ) -> Done | Declined:
     """Do what ``ticket`` says to the model whose shared tensors are ``shared``; the newest download added ``step``.
 
-    Everything drawn depends on ``seed``, ``name`` and the ticket's round alone. Raises BudgetSpent before any training
-    that would overspend, SpecError, CodecError, PrivacyError or PlanError for work this device could never do.
+    Everything drawn depends on ``seed``, ``name`` and the ticket's round alone. Declines before any training that would
+    overspend. Raises SpecError, CodecError, PrivacyError or PlanError for work this device could never do.
     """
-    local, privacy = rule(ticket.rule), ticket.privacy if ticket.HasField("privacy") else None
+    local = rule(ticket.rule)
     check_names(ticket.rule, trainer.spec, shared)
+    privacy = resolved(ticket, local.uses(), trainer) if ticket.HasField("privacy") else None
     own, report, spent = kept.personal, pb.Report(), history
     if ticket.evaluate or ticket.work == pb.WORK_EVALUATE:
         rng = Stream.of(seed, name, ticket.round, "personal")
         learner = Learner(trainer, ticket.training, rng, seed, privacy, history)
         began = pace.now()
-        with _fitting(ticket.rule):
-            personal = local.personal(shared, own, learner)
+        try:
+            with _fitting(ticket.rule):
+                personal = local.personal(shared, own, learner)
+        except BudgetSpent as error:
+            return Declined(str(error), learner.history)
         metrics, report.held_out = trainer.evaluate(personal)
         pace.took(began, steps=learner.steps, evaluated=report.held_out)
         put_metrics(report, metrics)
@@ -83,8 +88,11 @@ def perform(
 
     learner = Learner(trainer, ticket.training, Stream.of(seed, name, ticket.round, "train"), seed, privacy, history)
     began = pace.now()
-    with _fitting(ticket.rule):
-        outcome = local.train(shared, own, learner)
+    try:
+        with _fitting(ticket.rule):
+            outcome = local.train(shared, own, learner)
+    except BudgetSpent as error:  # perhaps in the middle: what came before it is spent
+        return Declined(str(error), learner.history)
     report.train_seconds = pace.took(began, steps=learner.steps)
     report.examples, report.steps = outcome.examples, outcome.steps
     report.facts.update(outcome.facts)

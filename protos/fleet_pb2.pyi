@@ -225,16 +225,26 @@ class Rule(_message.Message):
     def __init__(self, name: _Optional[str] = ..., personal: _Optional[_Iterable[str]] = ..., options: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class LocalPrivacy(_message.Message):
-    __slots__ = ("noise_multiplier", "clip_norm", "delta", "max_epsilon")
+    __slots__ = ("noise_multiplier", "clip_norm", "delta", "max_epsilon", "clipping", "target_epsilon", "rounds", "passes", "evaluations")
     NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
     CLIP_NORM_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     MAX_EPSILON_FIELD_NUMBER: _ClassVar[int]
+    CLIPPING_FIELD_NUMBER: _ClassVar[int]
+    TARGET_EPSILON_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    PASSES_FIELD_NUMBER: _ClassVar[int]
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
     noise_multiplier: float
     clip_norm: float
     delta: float
     max_epsilon: float
-    def __init__(self, noise_multiplier: _Optional[float] = ..., clip_norm: _Optional[float] = ..., delta: _Optional[float] = ..., max_epsilon: _Optional[float] = ...) -> None: ...
+    clipping: str
+    target_epsilon: float
+    rounds: int
+    passes: int
+    evaluations: int
+    def __init__(self, noise_multiplier: _Optional[float] = ..., clip_norm: _Optional[float] = ..., delta: _Optional[float] = ..., max_epsilon: _Optional[float] = ..., clipping: _Optional[str] = ..., target_epsilon: _Optional[float] = ..., rounds: _Optional[int] = ..., passes: _Optional[int] = ..., evaluations: _Optional[int] = ...) -> None: ...
 
 class Ticket(_message.Message):
     __slots__ = ("id", "work", "round", "model", "recipe", "upload_codec", "seed", "seconds_left", "max_update_bytes", "training", "rule", "privacy", "evaluate")

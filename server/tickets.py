@@ -66,6 +66,25 @@ def training(plan: Plan, round_: int) -> pb.Training:
     )
 
 
+def local_privacy(plan: Plan) -> pb.LocalPrivacy:
+    """What devices are told of [privacy]: the noise, or what the whole run may spend and how much work it means."""
+    privacy, rounds = plan.privacy, plan.run.rounds
+    made = pb.LocalPrivacy(
+        clip_norm=privacy.clip_norm,
+        delta=privacy.delta,
+        max_epsilon=privacy.max_epsilon,
+        clipping="" if privacy.clipping == "flat" else privacy.clipping,
+    )
+    if not privacy.epsilon:
+        made.noise_multiplier = privacy.noise_multiplier
+        return made
+    every = plan.evaluate.clients_every
+    made.target_epsilon, made.rounds = privacy.epsilon, rounds
+    made.passes = sum(epochs(plan, round_) for round_ in range(1, rounds + 1))
+    made.evaluations = -(-rounds // every) + 1 if every else 0
+    return made
+
+
 def asked(plan: Plan, lease: Lease) -> bool:
     """The device is to report metrics of the model that arrives."""
     every = plan.evaluate.clients_every
@@ -101,8 +120,5 @@ def ticket(
         made.training.lr = plan.train.lr
     privacy = plan.privacy
     if privacy.mode == "local":
-        made.privacy.noise_multiplier = privacy.noise_multiplier
-        made.privacy.clip_norm = privacy.clip_norm
-        made.privacy.delta = privacy.delta
-        made.privacy.max_epsilon = privacy.max_epsilon
+        made.privacy.CopyFrom(local_privacy(plan))
     return made

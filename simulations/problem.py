@@ -7,6 +7,7 @@ from functools import cached_property
 
 from fedpress.client.trainers import registry as trainers
 from fedpress.client.trainers.trainer import Trainer
+from fedpress.errors import PlanError
 from fedpress.params import Tensors
 from fedpress.plan import Plan
 from fedpress.server.run import check
@@ -27,6 +28,10 @@ class Problem:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.task: Task = load_task(plan.task.name)
+        if plan.privacy.mode == "local" and plan.privacy.fix_modules:
+            from fedpress.privacy.modules import fixed
+
+            self.task = fixed(self.task)
 
     @cached_property
     def data(self) -> Data:
@@ -65,6 +70,12 @@ class Problem:
     def check(self) -> None:
         """Load all there is to load, so that what is wrong with a plan is said before anything starts."""
         _ = self.names, self.availability, self.clients, self.profiles, self.initial
+        most, privacy = max(len(client.train) for client in self.clients), self.plan.privacy
+        if privacy.mode == "local" and privacy.delta * most >= 1:
+            raise PlanError(
+                f"Expected privacy.delta below 1/{most}, one in as many as the largest client's examples, got "
+                f"{privacy.delta:g}: publishing one of them outright would count as private (privacy.delta)."
+            )
 
     def trainer(self, shard: int) -> Trainer:
         """The trainer of one simulated client."""

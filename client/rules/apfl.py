@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, kept, option
+from fedpress.client.rules.rule import Outcome, Use, kept, option
 from fedpress.client.trainers.trainer import Point
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
@@ -27,6 +27,10 @@ class Apfl:
     """See ``fedpress.client.rules.rule.Rule``."""
 
     said: pb.Rule
+
+    def uses(self) -> tuple[Use, ...]:
+        """Two gradients on each batch."""
+        return (Use(gradients=2),)
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """SGD on both models, and on alpha if it adapts."""

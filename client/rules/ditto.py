@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
 from fedpress.client.rules.fedprox import proximal
-from fedpress.client.rules.rule import Outcome, kept, option, whole
+from fedpress.client.rules.rule import Outcome, Use, kept, option, whole
 from fedpress.client.trainers.trainer import Terms
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
@@ -22,6 +22,10 @@ class Ditto:
     """See ``fedpress.client.rules.rule.Rule``."""
 
     said: pb.Rule
+
+    def uses(self) -> tuple[Use, ...]:
+        """Two fits."""
+        return Use(), Use(whole(self.said, "personal_epochs"))
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Two fits; the personal one is pulled towards the model that arrived."""

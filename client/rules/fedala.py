@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, kept, option, whole
+from fedpress.client.rules.rule import Outcome, Use, kept, option, whole
 from fedpress.client.trainers.trainer import Point
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
@@ -32,6 +32,10 @@ class FedAla:
     """See ``fedpress.client.rules.rule.Rule``."""
 
     said: pb.Rule
+
+    def uses(self) -> tuple[Use, ...]:
+        """Losses, which nothing hides."""
+        return ()
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit, from the mixture."""

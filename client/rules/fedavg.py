@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome
+from fedpress.client.rules.rule import Outcome, Use
 from fedpress.params import Array, Tensors
 from fedpress.protos import fleet_pb2 as pb
 
@@ -18,6 +18,10 @@ class FedAvg:
     """See ``fedpress.client.rules.rule.Rule``."""
 
     said: pb.Rule
+
+    def uses(self) -> tuple[Use, ...]:
+        """One fit."""
+        return (Use(),)
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit, and part what is shared from what stays."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
 from fedpress.client.rules.fedavg import FedAvg, joined
-from fedpress.client.rules.rule import Outcome, whole
+from fedpress.client.rules.rule import Outcome, Use, whole
 from fedpress.client.trainers.trainer import Terms
 from fedpress.params import Tensors
 
@@ -17,6 +17,10 @@ from fedpress.params import Tensors
 @dataclass(frozen=True)
 class FedRep(FedAvg):
     """See ``fedpress.client.rules.rule.Rule``. ``said.personal`` is the head; its model is FedPer's."""
+
+    def uses(self) -> tuple[Use, ...]:
+        """Two fits."""
+        return Use(whole(self.said, "head_epochs")), Use()
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Two fits. Loss and steps are the body's."""

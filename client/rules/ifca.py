@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome
+from fedpress.client.rules.rule import Outcome, Use
 from fedpress.compression.layout import group, grouped, part
 from fedpress.params import Tensors
 from fedpress.protos import fleet_pb2 as pb
@@ -18,6 +18,10 @@ class Ifca:
     """See ``fedpress.client.rules.rule.Rule``."""
 
     said: pb.Rule
+
+    def uses(self) -> tuple[Use, ...]:
+        """Losses, which nothing hides."""
+        return ()
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:  # noqa: ARG002 - a rule's signature
         """Fit the cluster that fits best; the others stay."""

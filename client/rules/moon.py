@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from fedpress.client.learner import Learner
 from fedpress.client.rules.fedavg import FedAvg
-from fedpress.client.rules.rule import Outcome, kept, option
+from fedpress.client.rules.rule import Outcome, Use, kept, option
 from fedpress.client.trainers.trainer import PLAIN, Contrast, Terms
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
@@ -29,6 +29,10 @@ _SMALL: Final = 1e-6
 
 class Moon(FedAvg):
     """See ``fedpress.client.rules.rule.Rule``."""
+
+    def uses(self) -> tuple[Use, ...]:
+        """Representations, whose gradient is not clipped."""
+        return ()
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit with the term; what comes of it is kept for the next round."""

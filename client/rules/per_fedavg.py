@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, option
+from fedpress.client.rules.rule import Outcome, Use, option
 from fedpress.client.trainers.trainer import Point
 from fedpress.params import Tensors
 from fedpress.protos import fleet_pb2 as pb
@@ -29,6 +29,10 @@ class FirstOrder:
     """See ``fedpress.client.rules.rule.Rule``. The term with the Hessian is dropped."""
 
     said: pb.Rule
+
+    def uses(self) -> tuple[Use, ...]:
+        """D and D', and a batch before the model is measured."""
+        return Use(), Use(), Use(1, batches=1, evaluating=True)
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:  # noqa: ARG002 - a rule's signature
         """Steps on what the model would be after one step of its own."""
@@ -57,6 +61,10 @@ class FirstOrder:
 @dataclass(frozen=True)
 class HessianFree(FirstOrder):
     """With the product of Hessian and gradient, from a difference of two gradients."""
+
+    def uses(self) -> tuple[Use, ...]:
+        """And D'', twice."""
+        return *super().uses(), Use(gradients=2)
 
     def whole(self, gradients: Point, point: Point, rows: NDArray[np.int64], learner: Learner) -> Point:
         """See the module's docstring."""

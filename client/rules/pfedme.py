@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, kept, option, whole
+from fedpress.client.rules.rule import Outcome, Use, kept, option, whole
 from fedpress.compression.layout import grouped
 from fedpress.params import Tensors
 from fedpress.protos import fleet_pb2 as pb
@@ -20,6 +20,10 @@ class PFedMe:
     """See ``fedpress.client.rules.rule.Rule``."""
 
     said: pb.Rule
+
+    def uses(self) -> tuple[Use, ...]:
+        """A gradient on each batch for each step of the personal model."""
+        return (Use(gradients=whole(self.said, "inner")),)
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:  # noqa: ARG002 - a rule's signature
         """On each batch: inner steps of the personal model, one of the shared model's copy."""

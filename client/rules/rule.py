@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from fedpress.client.learner import Learner
 from fedpress.errors import SpecError
@@ -35,8 +35,22 @@ class Outcome:
     """What to keep besides, given the update as the server reads it: where both ends must take it for the same."""
 
 
+class Use(NamedTuple):
+    """How a rule uses the data in one round: passes over them (0: as many as the ticket says), at most so many
+    ``batches`` of them (0: all), gradients per batch; ``evaluating``: not in training, but for metrics."""
+
+    epochs: int = 0
+    gradients: int = 1
+    batches: int = 0
+    evaluating: bool = False
+
+
 class Rule(Protocol):
     """See the module's docstring. Made for one ticket."""
+
+    def uses(self) -> tuple[Use, ...]:
+        """All that ``train`` and ``personal`` will ask of the data, or more: what local privacy has to hide. () for a
+        rule that asks for what cannot be hidden, such as losses."""
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """One round's local work. Neither argument is changed."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fedpress.client.learner import Learner
-from fedpress.client.rules.rule import Outcome, kept
+from fedpress.client.rules.rule import Outcome, Use, kept
 from fedpress.client.trainers.trainer import Point, Terms
 from fedpress.compression.layout import grouped, part
 from fedpress.params import Tensors
@@ -26,6 +26,10 @@ class Scaffold:
     """See ``fedpress.client.rules.rule.Rule``."""
 
     said: pb.Rule
+
+    def uses(self) -> tuple[Use, ...]:
+        """One fit."""
+        return (Use(),)
 
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit with the correction; the control variate that this device keeps moves with what is sent."""

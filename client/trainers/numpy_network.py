@@ -1,4 +1,4 @@
-"""A multilayer perceptron in NumPy: linear layers, ReLU between, softmax cross entropy; forward and backward by hand.
+"""A multilayer perceptron in NumPy: linear layers, ReLU between, softmax cross entropy; forward and backward by
 hand.
 
 The layers are read off a model's spec: pairs of ``x.weight`` float32[out, in] and ``x.bias`` float32[out], in the
@@ -60,20 +60,35 @@ class Network:
         self, point: Mapping[str, Any], flows: list[Array], y: NDArray[np.int64], pull: Array | None = None
     ) -> dict[str, Array]:
         """Gradients of the mean cross entropy; ``pull``: a further gradient with respect to the last layer's input."""
+        pushes = self.pushes(point, flows, y, pull, 1 / len(y))
+        found: dict[str, Array] = {}
+        for name, flow, push in zip(self.layers, flows, pushes, strict=False):
+            found[f"{name}.weight"], found[f"{name}.bias"] = push.T @ flow, push.sum(axis=0)
+        return found
+
+    def pushes(
+        self,
+        point: Mapping[str, Any],
+        flows: list[Array],
+        y: NDArray[np.int64],
+        pull: Array | None = None,
+        weight: float = 1.0,
+    ) -> list[Array]:
+        """The gradient with respect to what each layer gives, float32[n, width], of each example's cross entropy times
+        ``weight``. An example's gradient of a layer is the outer product of its row here and in ``flows``."""
         logits = flows[-1]
         push = np.exp(logits - _log_sum_exp(logits)[:, None])
         push[np.arange(len(y)), y] -= np.float32(1)
-        push /= np.float32(len(y))
-        found: dict[str, Array] = {}
+        push *= np.float32(weight)
+        found: list[Array] = []
         for i in reversed(range(len(self.layers))):
-            name = self.layers[i]
-            found[f"{name}.weight"], found[f"{name}.bias"] = push.T @ flows[i], push.sum(axis=0)
-            push = push @ point[f"{name}.weight"]
-            if pull is not None and i == len(self.layers) - 1:
-                push += pull
+            found.append(push)
             if i:
+                push = push @ point[f"{self.layers[i]}.weight"]
+                if pull is not None and i == len(self.layers) - 1:
+                    push += pull
                 push *= flows[i] > 0
-        return {f"{name}.{kind}": found[f"{name}.{kind}"] for name in self.layers for kind in ("weight", "bias")}
+        return found[::-1]
 
 
 def _log_sum_exp(logits: Array) -> Array:

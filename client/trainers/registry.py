@@ -37,7 +37,7 @@ def _numpy(setting: Setting) -> Trainer:
 
     if setting.task.loss is not None:
         raise PlanError("Expected a task without a loss of its own: the trainer 'numpy' has cross entropy only.")
-    return NumpyTrainer(lambda seed: dump(build(setting.task, seed)), setting.data, setting.seed)
+    return NumpyTrainer(lambda seed: dump(build(setting.task, seed)), setting.data, setting.seed, setting.secret_noise)
 
 
 def _idle(setting: Setting) -> Trainer:

@@ -19,6 +19,7 @@ from fedpress.compression.stream import Stream
 from fedpress.errors import MissingExtra, PlanError, closest
 from fedpress.params import Array, Spec, Tensors
 from fedpress.privacy.accounting import History, Steps
+from fedpress.privacy.dpsgd import Mechanism
 from fedpress.privacy.noise import Noise
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.task import ClientData, Task
@@ -130,7 +131,13 @@ class TorchTrainer:
         """Copies as NumPy's."""
         return {name: np.array(value.detach().cpu().numpy()) for name, value in point.items()}
 
-    def gradient(self, point: Point, rows: NDArray[np.int64], rng: Stream) -> tuple[Point, float]:
+    def noise(self, rng: Stream) -> Noise:
+        """See ``Differentiable``."""
+        return Noise.secret() if self._secret_noise else Noise.seeded(rng)
+
+    def gradient(
+        self, point: Point, rows: NDArray[np.int64], rng: Stream, guard: Mechanism | None = None
+    ) -> tuple[Point, float]:
         """See ``Differentiable``. The module is lent ``point``'s memory: nothing is copied."""
         module = self._module
         lent = [(v, v.data, point[n]) for n, v in (*module.named_parameters(), *module.named_buffers()) if n in point]
@@ -140,14 +147,24 @@ class TorchTrainer:
             value.data = data
         try:
             with self._seeded(rng):
-                loss = self._loss(module, torch.from_numpy(rows).to(self._device))
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss = self._slope(torch.from_numpy(rows).to(self._device), guard)
         finally:
             for value, own, _ in lent:
                 value.data = own
         found = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in module.named_parameters()}
         module.zero_grad(set_to_none=True)
-        return found, float(loss.detach())
+        return found, loss
+
+    def _slope(self, rows: torch.Tensor, guard: Mechanism | None) -> float:
+        """Leave a gradient in the parameters' ``grad``; the loss, or 0.0 if that is private."""
+        if guard is None:
+            loss = self._loss(self._module, rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return float(loss.detach())
+        from fedpress.privacy import clipping, local  # opacus takes a second to import
+
+        local.gradient(self._module, clipping.Objective(self._loss, self._losses), rows, guard)
+        return 0.0
 
     @torch.no_grad()
     def loss(self, model: Tensors) -> float:
@@ -163,6 +180,10 @@ class TorchTrainer:
     def _loss(self, module: Any, rows: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = torch_model.batch_loss(self._task, module(self._x[rows]), self._y[rows])
         return loss
+
+    def _losses(self, module: Any, rows: torch.Tensor) -> torch.Tensor:
+        losses: torch.Tensor = torch_model.each_loss(self._task, module(self._x[rows]), self._y[rows])
+        return losses
 
     @contextmanager
     def _seeded(self, rng: Stream) -> Iterator[None]:
@@ -227,12 +248,10 @@ class TorchTrainer:
         history: History,
         terms: Terms,
     ) -> tuple[float, int, Steps | None]:
-        from fedpress.privacy import local  # opacus takes a second to import
+        from fedpress.privacy import clipping, local  # opacus takes a second to import
 
         if terms.contrast is not None:
             raise PlanError("Expected no term on representations with local privacy, whose gradient is not clipped.")
-        noise = Noise.secret() if self._secret_noise else Noise.seeded(rng)
+        objective, noise = clipping.Objective(self._loss, self._losses), self.noise(rng)
         nudged = self._nudged(terms.nudge)
-        return local.train(
-            self._module, optimizer, self._loss, self.examples, training, privacy, history, noise, nudged
-        )
+        return local.train(self._module, optimizer, objective, self.examples, training, privacy, history, noise, nudged)

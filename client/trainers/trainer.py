@@ -4,8 +4,8 @@ A trainer sees whole models (shared and personal tensors together, in its ``spec
 codecs or the wire. All its randomness comes from the stream it is given, so that a simulation repeats exactly.
 
 Two ways to use one. ``train`` is the whole of plain local training, with what a strategy's local rule adds to it as
-``Terms``; it is the one that local privacy can guard. Rules that need more than that, such as gradients at other
-points, write their own loop over ``gradient`` (``Differentiable``). The numbers a rule sees are the trainer's own
+``Terms``. Rules that need more than that, such as gradients at other points, write their own loop over ``gradient``
+(``Differentiable``). Local privacy guards both, each gradient by itself. The numbers a rule sees are the trainer's own
 arrays, NumPy's or torch's: a rule uses only ``+ - * /`` on them, which mean the same in both.
 """
 
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from fedpress.compression.stream import Stream
 from fedpress.params import Spec, Tensors
 from fedpress.privacy.accounting import History, Steps
+from fedpress.privacy.dpsgd import Mechanism
+from fedpress.privacy.noise import Noise
 from fedpress.protos import fleet_pb2 as pb
 
 #: A model as the trainer's own arrays (float32, by name): NumPy's or torch's.
@@ -113,11 +115,17 @@ class Differentiable(Trainer, Protocol):
     def tensors(self, point: Mapping[str, Any]) -> Tensors:
         """Inverse of ``point``: a copy, as NumPy's float32."""
 
-    def gradient(self, point: Point, rows: NDArray[np.int64], rng: Stream) -> tuple[Point, float]:
+    def noise(self, rng: Stream) -> Noise:
+        """Where local privacy draws from: the operating system or, where that is to repeat, ``rng``."""
+
+    def gradient(
+        self, point: Point, rows: NDArray[np.int64], rng: Stream, guard: Mechanism | None = None
+    ) -> tuple[Point, float]:
         """Gradients of the mean loss over the training examples ``rows``, of all trainable tensors, and that loss.
         ``rng``: of what a layer draws, such as dropout.
 
-        ``point`` is a whole model. Its buffers, such as running statistics, move as in training; nothing else does.
+        With ``guard`` they are the noisy mean of clipped gradients, and the loss is 0.0: it is private, nothing hides
+        it. ``point`` is a whole model. Its buffers, such as running statistics, move as in training; nothing else does.
         """
 
     def loss(self, model: Tensors) -> float:

@@ -26,7 +26,7 @@ _TRAINERS: Final[Mapping[str, frozenset[str]]] = {
     "numpy": frozenset({POINTS, GRADIENTS, REPRESENTATIONS, LOSSES}),
     "idle": frozenset(),
 }
-_GUARDED: Final = frozenset({POINTS})
+_GUARDED: Final = frozenset({POINTS, GRADIENTS})
 #: For each need: in words, whether a plan meets it, and the remedy.
 NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
     POINTS: (
@@ -35,9 +35,9 @@ NEEDS: Final[Mapping[str, tuple[str, Callable[[Plan], bool], str]]] = {
         "train.trainer = 'torch'",
     ),
     GRADIENTS: (
-        "steps of its own, which local privacy cannot guard",
+        "steps of its own on a trainer that really trains",
         lambda plan: _gives(plan, GRADIENTS),
-        "train.trainer = 'torch' and privacy.mode = 'none'",
+        "train.trainer = 'torch'",
     ),
     REPRESENTATIONS: (
         "a term on representations, which local privacy cannot guard",

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from fedpress.server.strategies.compatibility import GRADIENTS
+from fedpress.server.strategies.compatibility import GRADIENTS, LOSSES
 from fedpress.server.strategies.fedavg import FedAvg
 
 
@@ -24,7 +24,7 @@ class FedAla(FedAvg):
 
     id: ClassVar[str] = "fedala"
     citation: ClassVar[str] = "Zhang et al. 2023"
-    needs: ClassVar[frozenset[str]] = frozenset({GRADIENTS})
+    needs: ClassVar[frozenset[str]] = frozenset({GRADIENTS, LOSSES})
     told: ClassVar[tuple[str, ...]] = ("layers", "sample", "rate")
 
     layers: Annotated[int, Field(ge=1, description="top layers that are mixed element by element")] = 1

@@ -13,8 +13,8 @@ from fedpress.client.trainers.torch_trainer import TorchTrainer
 from fedpress.compression.stream import Stream
 from fedpress.errors import BudgetSpent, PrivacyError
 from fedpress.params import content_hash
-from fedpress.privacy import local
 from fedpress.privacy.accounting import Steps, epsilon, extended
+from fedpress.privacy.dpsgd import plan_steps
 from fedpress.privacy.noise import Noise
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.simulations.tasks import load_task
@@ -118,7 +118,7 @@ def test_private_and_plain_rounds_may_alternate_on_one_trainer() -> None:
 
 def test_a_budget_is_refused_before_any_training() -> None:
     made, said = trainer(linear), training(epochs=2)
-    spend = local.plan_steps(24, said, PRIVACY)
+    spend = plan_steps(24, said, PRIVACY)
     assert spend == Steps(1.0, 1 / 3, 6)
     twice = epsilon(extended((spend,), spend), 1e-5)
     budget = privacy(max_epsilon=twice * 1.0001)
