@@ -1,7 +1,8 @@
 """How well scores tell members from the rest: the ROC, its area, and the rate of true positives where few are false.
 
-The area's standard error is that of DeLong, DeLong and Clarke-Pearson (1988); a rate's limits are Clopper and Pearson's.
-An average over all examples hides those who are given away, so the low end counts most (Carlini et al. 2022).
+The area's standard error is that of DeLong, DeLong and Clarke-Pearson (1988); a rate's limits are Clopper and
+Pearson's. An average over all examples hides those who are given away, so the low end counts most (Carlini et al.
+2022).
 """
 
 from __future__ import annotations
