@@ -24,6 +24,8 @@ from fedpress.privacy.audit.tradeoff import epsilon_of, mu_of
 
 #: Shares of the examples that are guessed: all, and ever fewer of which the attack is surer.
 _GUESSED: Final = (1.0, 0.5, 0.25, 0.1, 0.04)
+#: Thresholds that the first half is tried with.
+_TRIED: Final = 60
 _MOST: Final = 60.0
 _HALVINGS: Final = 40
 
@@ -56,7 +58,7 @@ def between(present: Scores, absent: Scores, delta: float, confidence: float = 0
     if n < 10:
         raise PrivacyError(f"Expected at least 20 trials on each side, got {len(present)} and {len(absent)}.")
     alpha = (1 - confidence) / 4  # two rates for each of the two bounds
-    sharp, even = _thresholds(present[:n], absent[:n], delta)
+    sharp, even = _thresholds(present[:n], absent[:n], delta, alpha)
     epsilon = max(0.0, *_bounds(present[n:], absent[n:], sharp, delta, alpha))
     hits, alarms = _counts(present[n:], absent[n:], even)
     trials, quiet = len(present) - n, len(absent) - n
@@ -112,11 +114,10 @@ def _sizes(n: int) -> list[int]:
     return sorted({max(1, round(share * n)) for share in _GUESSED}) if n else []
 
 
-def _thresholds(present: Scores, absent: Scores, delta: float) -> tuple[float, float]:
+def _thresholds(present: Scores, absent: Scores, delta: float, alpha: float) -> tuple[float, float]:
     """Where the first half's bound is greatest, and where both errors together are least."""
     every = np.unique(np.concatenate([present, absent]))
-    candidates = every[:: max(1, len(every) // 200)]
-    alpha = 0.005
+    candidates = every[:: max(1, len(every) // _TRIED)]
     sharp = max(candidates, key=lambda at: max(_bounds(present, absent, float(at), delta, alpha)))
     errors = [
         (np.count_nonzero(present < at) / len(present)) + np.count_nonzero(absent >= at) / len(absent)
@@ -129,9 +130,8 @@ def _bounds(present: Scores, absent: Scores, at: float, delta: float, alpha: flo
     """Epsilon by true positives over false ones, and by true negatives over missed ones."""
     hits, alarms = _counts(present, absent, at)
     m, n = len(present), len(absent)
-    by_hits = _ratio(binomial.lower(hits, m, alpha), binomial.upper(alarms, n, alpha), delta)
-    by_calm = _ratio(binomial.lower(n - alarms, n, alpha), binomial.upper(m - hits, m, alpha), delta)
-    return by_hits, by_calm
+    least_hits, least_calm = binomial.lower(hits, m, alpha), binomial.lower(n - alarms, n, alpha)
+    return _ratio(least_hits, 1 - least_calm, delta), _ratio(least_calm, 1 - least_hits, delta)
 
 
 def _counts(present: Scores, absent: Scores, at: float) -> tuple[int, int]:

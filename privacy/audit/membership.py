@@ -51,4 +51,5 @@ def _fitted(shadows: Scores, chosen: NDArray[np.bool_]) -> tuple[Scores, float]:
 
 
 def _log_density(x: Scores, mean: Scores, deviation: float) -> Scores:
-    return -0.5 * ((x - mean) / deviation) ** 2 - np.log(deviation)
+    density: Scores = -0.5 * ((x - mean) / deviation) ** 2 - np.log(deviation)
+    return density

@@ -27,6 +27,12 @@ class Candidates:
     inside: NDArray[np.bool_]
     client: NDArray[np.int64]
 
+    def balanced(self, rng: np.random.Generator) -> Candidates:
+        """At most as many others as members: half of them is then as much as the run was trained on."""
+        members, others = np.flatnonzero(self.inside), np.flatnonzero(~self.inside)
+        kept = np.sort(np.concatenate([members, rng.permutation(others)[: len(members)]]))
+        return Candidates(self.split.take(kept), self.inside[kept], self.client[kept])
+
 
 def candidates(problem: Problem, took_part: Collection[str], rng: np.random.Generator) -> Candidates:
     """Members: what the clients named in ``took_part`` trained on. Others: the task's test data (of the clients' own

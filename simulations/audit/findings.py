@@ -155,7 +155,8 @@ def table(findings: Findings) -> Table:
     for m in findings.membership:
         rates = ", ".join(f"TPR {_share(r)} at FPR {100 * at:g} %" for at, r in zip(LOW, m.tpr, strict=True))
         text = f"AUC {m.auc.value:.3f} ({m.auc.low:.3f} to {m.auc.high:.3f})\n{rates}"
-        out.add_row(m.attack, text, f"{m.guesses.epsilon:.2f} ({m.guesses.right} of {m.guesses.made} right)", claimed)
+        guesses = f" ({m.guesses.right} of {m.guesses.made} guesses right)" if m.guesses.epsilon else ""
+        out.add_row(m.attack, text, f"{m.guesses.epsilon:.2f}{guesses}", claimed)
     for r in findings.inversion:
         out.add_row(f"inversion: {r.given}", f"PSNR {r.psnr:.1f} dB, squared error {r.mse:.4f}", "", "")
     for release in findings.releases:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpress import plan as plans
 from fedpress.compression.stream import Stream
@@ -112,15 +113,18 @@ def claimed(plan: Plan, result: Result) -> Claim | None:
 
 def _loss(scene: Scene, findings: Findings) -> Findings:
     scene.steps.step("membership by loss threshold")
-    return _with(findings, scene, "loss threshold", measured(scene.problem, scene.model, scene.pool.split))
+    scores = measured(scene.problem, scene.model, scene.pool.split)
+    return _with(findings, scene, "loss threshold", scores, scene.pool.inside)
 
 
 def _lira(scene: Scene, findings: Findings) -> Findings:
     if not scene.shadows:
         return _skipped(findings, "likelihood ratio: no shadow models (--shadows, audit.shadows)")
-    found = shadows(scene.problem, scene.pool, scene.shadows, scene.rng("shadows"), scene.steps.run)
-    scores = likelihood_ratio(measured(scene.problem, scene.model, scene.pool.split), found.scores, found.inside)
-    return replace(_with(findings, scene, "likelihood ratio", scores), shadows=scene.shadows)
+    rng = scene.rng("shadows")
+    pool = scene.pool.balanced(rng)
+    found = shadows(scene.problem, pool, scene.shadows, rng, scene.steps.run)
+    scores = likelihood_ratio(measured(scene.problem, scene.model, pool.split), found.scores, found.inside)
+    return replace(_with(findings, scene, "likelihood ratio", scores, pool.inside), shadows=scene.shadows)
 
 
 def _inversion(scene: Scene, findings: Findings) -> Findings:
@@ -163,8 +167,8 @@ ATTACKS: Final[Mapping[str, Callable[[Scene, Findings], Findings]]] = {
 _MECHANISMS: Final[Mapping[str, Callable[[Plan, Noise], Release]]] = {"local": _local}
 
 
-def _with(findings: Findings, scene: Scene, attack: str, scores: Scores) -> Findings:
-    members, others = scores[scene.pool.inside], scores[~scene.pool.inside]
+def _with(findings: Findings, scene: Scene, attack: str, scores: Scores, inside: NDArray[np.bool_]) -> Findings:
+    members, others = scores[inside], scores[~inside]
     guesses = one_run(members, others, scene.delta, scene.rng("guesses"))
     found = Membership.of(attack, roc.curve(members, others), guesses)
     return replace(findings, membership=[*findings.membership, found])

@@ -3,7 +3,7 @@
 They come in pairs, each the other's complement (Carlini et al. 2022). A shadow is a whole federated run by the inline
 engine: same strategy, codecs, rounds and privacy, a seed of its own; it measures nothing and is thrown away. Every
 client's candidates are halved, so that the skew between clients stays. Deviation: the audited model is not one of them,
-and was trained on as many examples as the plan says, not on half of the candidates.
+and had all members, not a random half of the candidates.
 """
 
 from __future__ import annotations
