@@ -42,7 +42,12 @@ HEAVY = {
     "onnx": {"compression/models"},
     "onnxruntime": {"compression/models"},
     "sklearn": {"simulations/tasks"},
-    "matplotlib": {"simulations/plots.py", "simulations/drawing.py", "simulations/report.py"},
+    "matplotlib": {
+        "simulations/plots.py",
+        "simulations/drawing.py",
+        "simulations/report.py",
+        "simulations/audit/plots.py",
+    },
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from fedpress.params import Tensors
 from fedpress.privacy.audit.membership import confidence
 from fedpress.privacy.audit.roc import Scores
 from fedpress.simulations.problem import Problem
-from fedpress.task import Split
+from fedpress.task import Split, Task
 
 _BATCH = 512
 _FEWEST = 20
@@ -67,15 +68,25 @@ def measured(problem: Problem, model: Tensors, split: Split) -> Scores:
 
     module = torch_model.build(problem.task, problem.plan.run.seed)
     torch_model.load(module, model)
-    module.double().eval()
+    module.double().eval()  # in single precision, many losses are exactly 0
     found = []
     with torch.no_grad():
         for at in range(0, len(split), _BATCH):
             x, y = (torch_model.tensor(part[at : at + _BATCH]) for part in (split.x, split.y))
             outputs = module(x.double() if x.is_floating_point() else x)
-            rows = range(len(y))
-            found += [float(torch_model.batch_loss(problem.task, outputs[i : i + 1], y[i : i + 1])) for i in rows]
-    return confidence(np.array(found))
+            found.append(_losses(problem.task, outputs, y))
+    return confidence(np.concatenate(found))
+
+
+def _losses(task: Task, outputs: Any, y: Any) -> Scores:
+    """Each example's loss; of sequences, the mean over positions."""
+    from torch.nn.functional import cross_entropy
+
+    if task.loss is not None:
+        return np.array([float(task.loss(outputs[i : i + 1], y[i : i + 1])) for i in range(len(y))])
+    flat = cross_entropy(outputs.reshape(-1, outputs.shape[-1]), y.reshape(-1), reduction="none")
+    losses: Scores = flat.reshape(len(y), -1).mean(1).numpy()
+    return losses
 
 
 def _unseen(problem: Problem) -> Split:

@@ -154,7 +154,10 @@ def table(findings: Findings) -> Table:
     claimed = f"{claim.epsilon:.2f} per {claim.unit}, delta {claim.delta:g}" if claim else "none claimed"
     for m in findings.membership:
         rates = ", ".join(f"TPR {_share(r)} at FPR {100 * at:g} %" for at, r in zip(LOW, m.tpr, strict=True))
-        text = f"AUC {m.auc.value:.3f} ({m.auc.low:.3f} to {m.auc.high:.3f})\n{rates}"
+        text = (
+            f"AUC {m.auc.value:.3f} ({m.auc.low:.3f} to {m.auc.high:.3f}) of {m.members} members and {m.others} others"
+        )
+        text += f"\n{rates}"
         guesses = f" ({m.guesses.right} of {m.guesses.made} guesses right)" if m.guesses.epsilon else ""
         out.add_row(m.attack, text, f"{m.guesses.epsilon:.2f}{guesses}", claimed)
     for r in findings.inversion:

@@ -17,7 +17,9 @@ PRIVACY = pb.LocalPrivacy(noise_multiplier=1.0, clip_norm=0.7, delta=1e-5)
 def altered(**changes: float) -> Train:
     """DP-SGD under other parameters than it says."""
 
-    def train(module: Any, optimizer: Any, loss_of: Any, n: int, training: Any, said: Any, noise: Any, seen: Any) -> Any:
+    def train(
+        module: Any, optimizer: Any, loss_of: Any, n: int, training: Any, said: Any, noise: Any, seen: Any
+    ) -> Any:
         other = pb.LocalPrivacy()
         other.CopyFrom(said)
         for key, value in changes.items():
