@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -20,7 +21,7 @@ from rich.text import Text
 from fedpress import __version__
 from fedpress import plan as plans
 from fedpress.compression import registry
-from fedpress.errors import FedpressError, MissingExtra, PlanError, closest
+from fedpress.errors import FedpressError, MissingExtra, PlanError, PrivacyError, closest
 from fedpress.plan import Plan
 from fedpress.privacy import central
 from fedpress.server.strategies import build as build_strategy
@@ -95,6 +96,8 @@ def simulate(
         complaints.print(f"Stopped; every finished round is kept in {plan.directory}. Go on with:\n  {escape(again)}")
         raise typer.Exit(130) from None
     _show(result.run_dir)
+    if plan.audit.gate:
+        _attack(result.run_dir, (), plan.audit, plan.run.seed, gate=True)
 
 
 @app.command()
@@ -116,6 +119,8 @@ def server(
     from fedpress.simulations.progress import watching
 
     plan = read_plan([*(words or ()), *guarded(words, privacy, epsilon)])
+    if plan.audit.gate:
+        raise PlanError("Expected audit.gate = false: the data that an audit needs are on devices, not on this server.")
     if fresh:
         shutil.rmtree(plan.directory, ignore_errors=True)
     with watching(plan, quiet=False) as watch:
@@ -204,6 +209,45 @@ def ship(
     table.add_row(f"student, int8 ONNX ({against} smaller)", size(m["bytes"]), share(m["int8_accuracy"]))
     console.print(table)
     console.print(f"Measured on {m['measured_examples']:.0f} examples that neither distilling nor calibrating saw.")
+
+
+@app.command()
+def audit(
+    run: RunDir,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="loss, lira, inversion or mechanism; repeat for more. Default: all.")
+    ] = None,
+    shadows: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Shadow models for lira, each a run like this one; an even number. Default: audit.shadows.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that the audit draws.")] = 0,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 where more is found than is allowed.")] = False,
+    max_auc: Annotated[
+        float | None, typer.Option(min=0, max=1, help="For --gate. Default: audit.max_auc.", show_default=False)
+    ] = None,
+    max_epsilon: Annotated[
+        float | None, typer.Option(min=0, help="For --gate. Default: audit.max_epsilon.", show_default=False)
+    ] = None,
+) -> None:
+    """Attack a finished simulation: who was in its training data, what its uploads show, whether its noise holds.
+
+    [bold]loss[/bold] and [bold]lira[/bold] guess who was a member, and prove an epsilon from below, to be held against
+    the one that the run claims. [bold]inversion[/bold] rebuilds examples from uploads at the run's compression.
+    [bold]mechanism[/bold] sends canaries through the run's noise. Writes audit.json and audit.png into the run's
+    directory, and a picture into its report. What they say is about real members: it is not private itself.
+
+    Examples: [bold]fedpress audit runs/demo[/bold] ·
+    [bold]fedpress audit runs/demo --attack loss --gate --max-auc 0.6[/bold]
+    """
+    limits = plans.load(run / "plan.toml").audit if (run / "plan.toml").is_file() else plans.Audit()
+    given = {"max_auc": max_auc, "max_epsilon": max_epsilon, "shadows": shadows}
+    limits = limits.model_copy(update={key: value for key, value in given.items() if value is not None})
+    _attack(run, attack or (), limits, seed, gate=gate)
 
 
 @app.command()
@@ -447,6 +491,29 @@ def _show(run: Path) -> None:
     except MissingExtra as missing:
         complaints.print(f"No report.html: {escape(str(missing))}")
     console.print(table(Result.read(run)))
+
+
+def _attack(run: Path, attacks: Sequence[str], limits: plans.Audit, seed: int, *, gate: bool) -> None:
+    """Audit a run and show what was found. Raises PrivacyError where it does not pass the ``gate``."""
+    from fedpress.simulations.audit import findings as audits
+    from fedpress.simulations.audit.run import audit_run
+    from fedpress.simulations.benchmarks.steps import Steps
+    from fedpress.simulations.report import write_report
+
+    with Steps(console, "audit") as steps:
+        found = audit_run(run, steps, attacks, limits.shadows, seed)
+    wide.print(audits.table(found))
+    try:
+        from fedpress.simulations.audit.plots import draw
+
+        if found.membership:
+            draw(found, run)
+        write_report(run, run / "baseline" if (run / "baseline").is_dir() else None)
+    except MissingExtra as missing:
+        complaints.print(f"No audit.png: {escape(str(missing))}")
+    if gate and (faults := audits.faults(found, limits)):
+        raise PrivacyError("The audit does not pass: " + "; ".join(faults) + ".")
+    console.print(f"{run / audits.AUDIT_FILE}, and what it shows in {run / 'audit.png'} and the report.")
 
 
 def _version(asked: bool) -> None:

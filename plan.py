@@ -290,6 +290,23 @@ class Ship(_Section):
     lr: float = Field(3e-3, gt=0, description="Adam's learning rate for the student")
 
 
+class Audit(_Section):
+    """What attacks on the finished run may find: `fedpress audit`."""
+
+    gate: bool = Field(False, description="audit after a simulation, and fail if it finds more than is allowed")
+    shadows: int = Field(8, ge=0, description="shadow models of the likelihood ratio attack, an even number; 0: none")
+    max_auc: float = Field(0.0, ge=0, le=1, description="most that membership inference may reach; 0: no limit")
+    max_epsilon: float = Field(0.0, ge=0, description="most epsilon that may be proven; 0: what the run claims")
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.shadows % 2:
+            raise ValueError(
+                f"expected an even number, half of which have each example, got audit.shadows = {self.shadows}"
+            )
+        return self
+
+
 class Plan(_Section):
     """One run."""
 
@@ -308,6 +325,7 @@ class Plan(_Section):
     engine: Engine = Engine()
     fleet: Fleet = Fleet()
     ship: Ship = Ship()
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -342,6 +360,11 @@ class Plan(_Section):
             )
         if self.cohort.selection == "poisson" and self.privacy.mode != "central":
             raise ValueError("expected privacy.mode = 'central' with cohort.selection = 'poisson'")
+        if self.audit.gate and self.privacy.mode == "none" and not (self.audit.max_auc or self.audit.max_epsilon):
+            raise ValueError(
+                "expected audit.max_auc or audit.max_epsilon > 0 with audit.gate = true: a run without privacy "
+                "claims nothing that it could be held to"
+            )
         self._paced()
         return self
 

@@ -19,6 +19,8 @@ from fedpress.server.store import Store
 
 #: The best model's checkpoint, in a run's directory.
 BEST_FILE: Final = "checkpoints/best.safetensors"
+#: The last model's.
+LAST_FILE: Final = "checkpoints/last.safetensors"
 
 
 class Journal:

@@ -57,6 +57,8 @@ def write_report(run_dir: Path, baseline: Path | None = None) -> Path:
         from markupsafe import Markup
     except ModuleNotFoundError as error:  # pragma: no cover - the base install
         raise MissingExtra("The report", "report") from error
+    from fedpress.simulations.audit.findings import Findings
+    from fedpress.simulations.audit.plots import audit_plots
     from fedpress.simulations.distortion_plots import distortion_plots
     from fedpress.simulations.plots import plots
 
@@ -67,7 +69,7 @@ def write_report(run_dir: Path, baseline: Path | None = None) -> Path:
         size=units.size, share=units.share, duration=units.duration, printable=units.printable, svg=Markup
     )
     page = environment.from_string(files("fedpress.simulations").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
-    drawn = [*plots(result, beside), *distortion_plots(distortion.read(run_dir))]
+    drawn = [*plots(result, beside), *distortion_plots(distortion.read(run_dir)), *audit_plots(Findings.read(run_dir))]
     html = page.render(_facts(result, beside), plots=drawn)
     path = run_dir / REPORT_FILE
     path.write_text(html, encoding="utf-8")

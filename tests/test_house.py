@@ -31,9 +31,12 @@ HEAVY = {
         "privacy/local.py",
         "privacy/modules.py",
         "privacy/noise.py",
+        "privacy/audit/gradients.py",
+        "privacy/audit/inversion.py",
         "compression/models",
         "simulations/tasks",
         "simulations/engines/warm.py",
+        "simulations/audit",
     },
     "opacus": {"privacy"},
     "dp_accounting": {"privacy/accountants.py"},
@@ -41,7 +44,12 @@ HEAVY = {
     "onnx": {"compression/models"},
     "onnxruntime": {"compression/models"},
     "sklearn": {"simulations/tasks"},
-    "matplotlib": {"simulations/plots.py", "simulations/drawing.py", "simulations/report.py"},
+    "matplotlib": {
+        "simulations/plots.py",
+        "simulations/drawing.py",
+        "simulations/report.py",
+        "simulations/audit/plots.py",
+    },
 }
 
 

@@ -38,16 +38,24 @@ class Steps:
         self._bar.update(self._task, completed=self._begun, description=escape(text))
         self._begun += 1
 
+    def begin(self, text: str, total: int) -> None:
+        """A part of so many steps begins, each of which is an ``advance``."""
+        self._say(text)
+        self._bar.reset(self._task, total=total, description=escape(text))
+
+    def advance(self) -> None:
+        """One step is done."""
+        self._bar.advance(self._task)
+
     def run(self, text: str, plan: Plan) -> events.Listener:
         """A run begins; what it gives listens to the run."""
-        self._say(text)
-        self._bar.reset(self._task, total=plan.run.rounds, description=escape(text))
+        self.begin(text, plan.run.rounds)
         return self.hear
 
     def hear(self, event: events.Event) -> None:
         """An event of a run: each closed round is a step."""
         if isinstance(event, events.RoundClosed) and event.record["round"]:
-            self._bar.advance(self._task)
+            self.advance()
 
     def _say(self, text: str) -> None:
         if not self._console.is_terminal:
