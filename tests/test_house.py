@@ -39,7 +39,7 @@ HEAVY = {
         "simulations/audit",
     },
     "opacus": {"privacy"},
-    "dp_accounting": {"privacy/accountants.py"},
+    "dp_accounting": {"privacy/accountants.py", "privacy/accounting.py"},
     "scipy": {"privacy"},
     "onnx": {"compression/models"},
     "onnxruntime": {"compression/models"},

@@ -56,8 +56,12 @@ def dp_sgd(
 ) -> object:
     """What devices do."""
     from fedpress.privacy import local
+    from fedpress.privacy.clipping import Objective
 
-    return local.train(module, optimizer, loss_of, examples, training, privacy, (), noise, seen)
+    def each(model: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        return torch.stack([loss_of(model, row) for row in rows.split(1)])
+
+    return local.train(module, optimizer, Objective(loss_of, each), examples, training, privacy, (), noise, seen)
 
 
 def audit(
