@@ -295,6 +295,25 @@ def report(run: RunDir) -> None:
     _show(run)
 
 
+@app.command("privacy")
+def show_privacy(
+    run: RunDir,
+    rounds: Annotated[int, typer.Option(min=0, help="What would so many more rounds like the last cost?")] = 0,
+    every: Annotated[bool, typer.Option("--all", help="All of the ledger, not its last ten releases.")] = False,
+) -> None:
+    """What a run has spent of its privacy budget, on whom, and what is left; checks that the ledger is as written.
+
+    Example: [bold]fedpress privacy runs/demo --rounds 20[/bold]
+    """
+    from fedpress.simulations import spending
+
+    found = spending.read(run)
+    wide.print(spending.entries_table(found, None if every else 10))
+    wide.print(spending.spent_table(found, rounds))
+    for remark in spending.remarks(found, rounds):
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command()
 def codecs() -> None:
     """List the codecs that update and download chains are made of, with their laws."""

@@ -8,15 +8,16 @@ One SQLite file (WAL), which several runs on the same clients may share: what a 
   ``head`` somewhere else and hand it to ``verify``.
 - **Paid once.** There is one entry for a run, round, party and mechanism. Charged again it is not written again: a
   crash after the entry and before the release costs nothing twice, because nothing was released.
-- **Composed.** Epsilon is that of all of a party's charges together (``privacy.accountants``). What a device reports
-  of itself (local privacy, per example) is kept beside, marked as reported, and composes with nothing here.
+- **Composed.** Epsilon is that of all of a party's charges together (``privacy.accountants``); what the population was
+  charged, each client was. What a device reports of itself (local privacy, per example) is kept beside, marked as
+  reported, and composes with nothing here.
 """
 
 from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +78,7 @@ class Ledger:
         if not 0 < delta < 1:
             raise PrivacyError(f"Expected 0 < delta < 1, got {delta!r} (privacy.delta).")
         self._path, self._delta = path, delta
-        self._histories: dict[str, Charges] = {}
+        self._charged: dict[str, Charges] = {}
         self._reports: dict[str, float] = {}
         self._head = GENESIS
         with self._ours():
@@ -123,13 +124,13 @@ class Ledger:
             self._catch_up()
             paid = self._paid(run, round_)
             if budget is not None:
-                self._afford(round_, [line for line in lines if (line.party, line.mechanism) not in paid], budget)
+                self._afford(round_, lines, paid, budget)
             made: list[Entry] = []
-            spent: dict[str, Charges] = {}
+            fresh: dict[str, Charges] = {}
             for line in lines:
                 key = (line.party, line.mechanism)
                 if key not in paid:
-                    entry = self._entry(run, round_, line, spent)
+                    entry = self._entry(run, round_, line, fresh)
                     made.append(paid.setdefault(key, sealed(entry, made[-1].head if made else self._head)))
                 elif not paid[key].same(line):
                     raise PrivacyError(
@@ -149,16 +150,18 @@ class Ledger:
         charged already, before a crash, is paid for and not counted again."""
         with self._ours():
             self._catch_up()
-            paid = self._paid(run, round_)
-            self._afford(round_, [line for line in lines if (line.party, line.mechanism) not in paid], budget)
+            self._afford(round_, lines, self._paid(run, round_), budget)
 
-    def _afford(self, round_: int, lines: Iterable[Spend | Report], budget: float) -> None:
-        after: dict[str, Charges] = {}
+    def _afford(
+        self, round_: int, lines: Iterable[Spend | Report], paid: Mapping[tuple[str, str], Entry], budget: float
+    ) -> None:
+        fresh: dict[str, Charges] = {}
         for line in lines:
-            if isinstance(line, Spend):
-                after[line.party] = extended(after.get(line.party, self.history(line.party)), line.charge)
-        for party, charges in after.items():
-            then = epsilon(charges, self._delta)
+            if isinstance(line, Spend) and (line.party, line.mechanism) not in paid:
+                fresh[line.party] = extended(fresh.get(line.party, ()), line.charge)
+        everybody = self._charged if POPULATION in fresh else {}
+        for party in sorted({*fresh, *everybody}, key=lambda name: (name != POPULATION, name)):
+            then = epsilon(self._composed(party, fresh), self._delta)
             if then > budget:
                 spent = self.spent(party)
                 raise BudgetSpent(
@@ -167,26 +170,35 @@ class Ledger:
                     "(privacy.max_epsilon)."
                 )
 
-    def _entry(self, run: str, round_: int, line: Spend | Report, spent: dict[str, Charges]) -> Entry:
-        """The entry that a line makes, not in the chain yet; ``spent`` holds what this release charged before it."""
+    def _entry(self, run: str, round_: int, line: Spend | Report, fresh: dict[str, Charges]) -> Entry:
+        """The entry that a line makes, not in the chain yet; ``fresh`` holds what this release charges so far."""
         kept = parameters(line)
         reported = isinstance(line, Report)
         if isinstance(line, Report):
             total, delta = float(line.epsilon), float(line.delta)
         else:
-            history = extended(spent.get(line.party, self.history(line.party)), line.charge)
-            spent[line.party] = history
-            total, delta = epsilon(history, self._delta), self._delta
+            fresh[line.party] = extended(fresh.get(line.party, ()), line.charge)
+            total, delta = epsilon(self._composed(line.party, fresh), self._delta), self._delta
             if not math.isfinite(total):
-                raise PrivacyError(f"Round {round_} would promise {spoken(line.party)} nothing: {history}.")
+                raise PrivacyError(f"Round {round_} would promise {spoken(line.party)} nothing: {line.charge}.")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return Entry(0, run, round_, line.party, line.mechanism, kept, total, delta, reported, now, "")
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def history(self, party: str) -> Charges:
-        """All that a party was charged, as this ledger last saw it."""
-        return self._histories.get(party, ())
+        """All that a party was charged, with the population or apart, as this ledger last saw it."""
+        return self._composed(party, {})
+
+    def _composed(self, party: str, fresh: Mapping[str, Charges]) -> Charges:
+        """All that a party was charged, and ``fresh`` charges."""
+        charges = self._charged.get(party, ())
+        more = fresh.get(party, ())
+        if party != POPULATION:
+            more += self._charged.get(POPULATION, ()) + fresh.get(POPULATION, ())
+        for charge in more:
+            charges = extended(charges, charge)
+        return charges
 
     def spent(self, party: str) -> float:
         """The epsilon of all that a party was charged, at this ledger's delta."""
@@ -198,7 +210,7 @@ class Ledger:
 
     def parties(self) -> list[str]:
         """All parties with an entry, by name."""
-        return sorted({*self._histories, *self._reports})
+        return sorted({*self._charged, *self._reports})
 
     def head(self) -> Head:
         """The last entry's number and hash."""
@@ -257,7 +269,7 @@ class Ledger:
         if charge is None:
             self._reports[entry.party] = max(self.reported(entry.party), entry.epsilon)
         else:
-            self._histories[entry.party] = extended(self.history(entry.party), charge)
+            self._charged[entry.party] = extended(self._charged.get(entry.party, ()), charge)
         self._head = entry.head
 
     @contextmanager

@@ -177,6 +177,19 @@ def test_a_delta_that_means_nothing_is_refused(delta: float) -> None:
         epsilon([Charge(1.0, "none")], delta)
 
 
+def test_next_to_nothing_is_not_nothing() -> None:
+    """Divergences that rounding takes below zero must not count as perfect privacy (the library says 0)."""
+    charge = Charge(1e4, "poisson", 0.001, 10**5)
+    sharp = epsilon([Charge(1e4, "poisson", 0.001)], 1e-12, "rdp")
+    assert epsilon([charge], 1e-12, "rdp") > sharp >= 0
+    assert 0 < epsilon([Charge(1e4, "none")], 1e-7) < 1e-3
+
+
+def test_extreme_charges_are_stated_in_bounded_time_and_memory() -> None:
+    for noise, sampling, rate in itertools.product((1e-3, 0.3, 1e5), ("poisson", "fixed"), (1e-6, 0.3)):
+        assert 0 <= epsilon([Charge(noise, sampling, rate, 1000)], DELTA) < math.inf  # type: ignore[arg-type]
+
+
 def test_orders_left_out_are_not_worth_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         epsilon([Charge(1.0123, "poisson", 0.1, 7)], DELTA)

@@ -60,7 +60,6 @@ def test_each_entry_says_what_its_party_has_spent_in_all(ledger: Ledger) -> None
         assert entry.parameters == {"bound": 0.5, "cohort": 10, **POISSON._asdict()}
         assert entry.charge == POISSON
     assert ledger.history(POPULATION) == (POISSON._replace(times=3),)
-    assert ledger.spent(client("nobody")) == 0.0
 
 
 def test_parties_are_apart_and_mechanisms_compose(ledger: Ledger) -> None:
@@ -69,6 +68,18 @@ def test_parties_are_apart_and_mechanisms_compose(ledger: Ledger) -> None:
     assert first.epsilon == other.epsilon == epsilon([WHOLE], DELTA)
     assert both.epsilon == epsilon([WHOLE, Charge(30.0, "none")], DELTA) == ledger.spent(client("a"))
     assert ledger.parties() == [client("a"), client("b")]
+
+
+def test_what_the_population_was_charged_each_client_was(ledger: Ledger) -> None:
+    ledger.charge("sampled", 1, population())
+    ledger.charge("unsampled", 1, [Spend(client("a"), WHOLE)])
+    assert ledger.spent(POPULATION) == ledger.spent(client("new")) == epsilon([POISSON], DELTA)
+    assert ledger.spent(client("a")) == epsilon([POISSON, WHOLE], DELTA)
+    (entry,) = ledger.charge("unsampled", 2, [Spend(client("a"), WHOLE)])
+    assert entry.epsilon == ledger.spent(client("a")) == epsilon([POISSON, WHOLE._replace(times=2)], DELTA)
+    enough_for_most = epsilon([POISSON._replace(times=2)], DELTA)
+    with pytest.raises(BudgetSpent, match="client 'a'"):
+        ledger.afford("sampled", 2, population(), enough_for_most)
 
 
 def test_what_devices_report_is_kept_and_composes_with_nothing(ledger: Ledger) -> None:
@@ -97,7 +108,7 @@ def test_runs_share_a_ledger(path: Path, ledger: Ledger) -> None:
 
 
 def test_the_same_again_is_not_charged_again(path: Path, ledger: Ledger) -> None:
-    lines = [*population(), Report(client("b"), 0.5, 1e-6)]
+    lines: list[Spend | Report] = [*population(), Report(client("b"), 0.5, 1e-6)]
     first = ledger.charge("r", 1, lines)
     assert ledger.charge("r", 1, lines) == first
     reopened = Ledger(path, DELTA)
