@@ -177,7 +177,7 @@ def test_no_size_of_numbers_passes_the_bound(value: float, bound: float, spread:
 
 def test_the_bound_holds_even_if_the_norm_is_computed_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof is the check in integers, not the accuracy of a float."""
-    short = SimpleNamespace(finite=kernels.finite, sum_squares=lambda x: kernels.sum_squares(x) * (1 - 1e-8))
+    short = SimpleNamespace(finite=kernels.finite, sum_squares=lambda x: kernels.sum_squares(x) * (1 - 1e-6))
     monkeypatch.setattr(bounded, "kernels", short)
     for few in (1, 2, 3, 1000):
         one = clip({"x": np.ones(few, np.float32)}, 1e-3)
