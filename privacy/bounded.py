@@ -79,18 +79,18 @@ def clip(update: Tensors, bound: float, scale: float = 1.0) -> Bounded:
     _check_bound(bound)
     spec = Spec.of(update)
     flat = {name: np.ravel(array) for name, array in update.items()}
-    if not (math.isfinite(scale) and all(kernels.finite(x) for x in flat.values())):
-        raise PrivacyError(f"Expected finite numbers to clip, got NaN or infinity (scale {scale}).")
+    if not (abs(scale) <= LARGEST_BOUND and all(kernels.finite(x) for x in flat.values())):
+        raise PrivacyError(f"Expected finite numbers to clip, got NaN or infinity, or a scale out of range ({scale}).")
     norm = math.sqrt(math.fsum(kernels.sum_squares(x) for x in flat.values()))
     inside = abs(scale) * norm <= bound
     factor = scale * (GRID / bound) if inside else math.copysign(GRID / norm, scale)
     grid = {name: np.empty(x.size, np.int64) for name, x in flat.items()}
     while sum(_round(x, factor, grid[name]) for name, x in flat.items()) > GRID**2:
         factor *= _HAIR  # a float rounded past the bound: by far less than this
-    for name, array in grid.items():
-        array.shape = update[name].shape
+    for array in grid.values():
         array.setflags(write=False)
-    return Bounded(MappingProxyType(grid), spec, bound, inside, _MADE_HERE)
+    shaped = {t.name: grid[t.name].reshape(t.shape) for t in spec}
+    return Bounded(MappingProxyType(shaped), spec, bound, inside, _MADE_HERE)
 
 
 class BoundedSum:

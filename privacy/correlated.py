@@ -77,9 +77,10 @@ class Banded:
         the sums are: who has it can take the noise off.
         """
         recent = [part(past, str(j)) for j in range(1, self.bands)]
+        coefficients = self.coefficients()[1:]
         drawn = {name: array.copy() for name, array in z.items()}
         for name, total in drawn.items():
-            for c, noise in zip(self.coefficients()[1:], recent, strict=True):
+            for c, noise in zip(coefficients, recent, strict=True):
                 if name in noise:
                     total -= c * noise[name]
             total += 1 << (BITS - 1)

@@ -34,3 +34,19 @@ def test_secret_noise_does_not_repeat_and_seeded_noise_does() -> None:
 def test_any_count_will_do(n: int) -> None:
     assert Noise.secret().gaussian(n, 1.0).shape == (n,)
     assert np.isfinite(Noise.secret().gaussian(n, 1.0)).all()
+
+
+@pytest.mark.parametrize("bound", [1, 2, 3, 1000, 2**40 + 1, 2**63 - 1, 2**63])
+def test_integers_below_a_bound_are_uniform(bound: int) -> None:
+    drawn = Noise.seeded(Stream(3)).below(bound, 50_000)
+    assert drawn.min() >= 0
+    assert drawn.max() < bound
+    cells = min(bound, 10)
+    seen = np.bincount(drawn // -(-bound // cells), minlength=cells)
+    assert seen == pytest.approx(50_000 / cells, rel=0.06)
+
+
+def test_a_word_past_the_last_multiple_is_drawn_again() -> None:
+    words = iter([2**64 - 1, 5, 7])
+    noise = Noise(lambda n: np.array([next(words) for _ in range(n)], np.uint64))
+    assert noise.below(10, 2).tolist() == [7, 5]
