@@ -106,7 +106,8 @@ def epsilon(charges: Iterable[Charge], delta: float, accountant: Accountant = "p
     """The epsilon of (epsilon, delta)-differential privacy that ``charges`` amount to together; 0.0 for none.
 
     An upper bound. ``pld`` is never above ``rdp``, and within 1e-3 (relative) of what its loss distributions amount to
-    undiscretised, for any number of releases that a federation can have. Raises PrivacyError for charges or a delta that mean nothing, MissingExtra without dp-accounting.
+    undiscretised, for any number of releases that a federation can have. Raises PrivacyError for charges or a delta
+    that mean nothing, MissingExtra without dp-accounting.
     """
     if not 0 < delta < 1:
         raise PrivacyError(f"Expected 0 < delta < 1, got {delta!r}.")
@@ -247,7 +248,7 @@ def _replacing_one(noise: float, rate: float, grid: float) -> object:
 
 @lru_cache(maxsize=1024)
 def _renyi(noise: float, sampling: Sampling, rate: float, replace: bool) -> NDArray[np.float64]:
-    """Renyi divergence of one release at ``_orders``, float64: never less than it is, infinite where it is not known."""
+    """Renyi divergence of one release at ``_orders``, float64: never less than it is; infinite if not known."""
     dp = _library()
     gauss = dp.GaussianDpEvent(noise)
     relation = dp.NeighboringRelation.REPLACE_ONE if replace else dp.NeighboringRelation.ADD_OR_REMOVE_ONE

@@ -48,7 +48,8 @@ def test_a_device_needs_no_torch() -> None:
 
 def test_extras_that_name_extras_are_followed() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    own = [need for extra in ("report", "ship", "tasks", "torch") for need in project["optional-dependencies"][extra]]
+    extras = project["optional-dependencies"]
+    own = [need for extra in ("privacy", "report", "ship", "tasks", "torch") for need in extras[extra]]
     assert sorted(needs("server")) == sorted(project["dependencies"] + own)
 
 
