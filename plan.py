@@ -208,7 +208,9 @@ class Privacy(_Section):
     clipping: Literal["flat", "per-layer", "ghost"] = Field(
         "flat", description="local: an example's whole gradient is clipped, or each tensor; ghost: flat, in less memory"
     )
-    fix_modules: bool = Field(False, description="local: replace layers that cannot be trained privately (Opacus)")
+    fix_modules: bool = Field(
+        False, description="replace layers that cannot be trained privately; on the server and all devices"
+    )
 
     @model_validator(mode="after")
     def _local(self) -> Self:
