@@ -1,4 +1,4 @@
-"""A layer that local privacy cannot have is named with its remedies; the switch puts another in its place, everywhere."""
+"""A layer that local privacy cannot have is named with its remedies; the switch puts another in its place."""
 
 from __future__ import annotations
 
