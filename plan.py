@@ -210,7 +210,9 @@ class Privacy(_Section):
     clipping: Literal["flat", "per-layer", "ghost"] = Field(
         "flat", description="local: an example's whole gradient is clipped, or each tensor; ghost: flat, in less memory"
     )
-    fix_modules: bool = Field(False, description="local: replace layers that cannot be trained privately (Opacus)")
+    fix_modules: bool = Field(
+        False, description="replace layers that cannot be trained privately; on the server and all devices"
+    )
     clip_quantile: float = Field(0.0, ge=0, lt=1, description="central: share of updates within the clip; 0: fixed")
     mechanism: Literal["gaussian", "banded"] = Field(
         "gaussian", description="central: independent noise, or DP-FTRL's, where participation cannot be sampled"

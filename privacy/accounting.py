@@ -82,7 +82,8 @@ def by_opacus(noise_multiplier: float, sample_rate: float) -> NDArray[np.float64
 
 
 def by_dp_accounting(noise_multiplier: float, sample_rate: float) -> NDArray[np.float64]:
-    """The same; infinite at orders near 1 where its series does not converge. Needs dp-accounting."""
+    """The same at whole orders; between them an upper bound, infinite where its series does not converge. Needs
+    dp-accounting."""
     from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
     from dp_accounting.rdp import RdpAccountant
 

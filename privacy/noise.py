@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from fedpress.compression.stream import Stream
 
 _DRAWS = 4
+#: Values that are drawn at a time: what stays in the processor's cache takes half as long.
+_BLOCK = 1024
 
 
 class Noise:
@@ -55,9 +57,13 @@ class Noise:
 
     def gaussian(self, n: int, std: float) -> NDArray[np.float64]:
         """Normal with mean 0 and standard deviation ``std``, float64[n]."""
-        pairs = _DRAWS * ((n + 1) // 2)
-        radius = np.sqrt(-2.0 * np.log1p(-self.uniform(pairs)))
-        angle = 2.0 * np.pi * self.uniform(pairs)
-        draws = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)]).reshape(_DRAWS, -1)
-        scaled: NDArray[np.float64] = draws.sum(axis=0)[:n] * (std / np.sqrt(_DRAWS))
-        return scaled
+        found = np.empty(n)
+        for at in range(0, n, _BLOCK):
+            block = found[at : at + _BLOCK]
+            pairs = _DRAWS * ((len(block) + 1) // 2)
+            radius = np.sqrt(-2.0 * np.log1p(-self.uniform(pairs)))
+            angle = 2.0 * np.pi * self.uniform(pairs)
+            draws = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)]).reshape(_DRAWS, -1)
+            block[:] = draws.sum(axis=0)[: len(block)]
+        found *= std / np.sqrt(_DRAWS)
+        return found

@@ -28,7 +28,7 @@ class Problem:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.task: Task = load_task(plan.task.name)
-        if plan.privacy.mode == "local" and plan.privacy.fix_modules:
+        if plan.privacy.fix_modules:
             from fedpress.privacy.modules import fixed
 
             self.task = fixed(self.task)
@@ -70,12 +70,22 @@ class Problem:
     def check(self) -> None:
         """Load all there is to load, so that what is wrong with a plan is said before anything starts."""
         _ = self.names, self.availability, self.clients, self.profiles, self.initial
-        most, privacy = max(len(client.train) for client in self.clients), self.plan.privacy
-        if privacy.mode == "local" and privacy.delta * most >= 1:
+        if self.plan.privacy.mode == "local":
+            self._check_local()
+
+    def _check_local(self) -> None:
+        """Say before anything starts what each device would decline. Raises PlanError, PrivacyError."""
+        most, delta = max(len(client.train) for client in self.clients), self.plan.privacy.delta
+        if delta * most >= 1:
             raise PlanError(
                 f"Expected privacy.delta below 1/{most}, one in as many as the largest client's examples, got "
-                f"{privacy.delta:g}: publishing one of them outright would count as private (privacy.delta)."
+                f"{delta:g}: publishing one of them outright would count as private (privacy.delta)."
             )
+        if self.plan.train.trainer == "torch":
+            from fedpress import torch_model
+            from fedpress.privacy import modules
+
+            modules.check(torch_model.build(self.task, self.plan.run.seed))
 
     def trainer(self, shard: int) -> Trainer:
         """The trainer of one simulated client."""

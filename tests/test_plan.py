@@ -6,6 +6,8 @@ import pytest
 
 from fedpress.errors import PlanError
 from fedpress.plan import Plan, from_table, load, sections, to_toml
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.server.tickets import local_privacy
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -89,3 +91,37 @@ def test_every_key_is_explained() -> None:
     for name, section in sections().items():
         for key, field in section.model_fields.items():
             assert field.description, f"{name}.{key}"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["privacy.clipping=ghastly"], r"'flat', 'per-layer' or 'ghost'.*privacy\.clipping"),
+        (["privacy.epsilon=-1"], r"privacy\.epsilon"),
+        (["privacy.delta=1"], r"privacy\.delta"),
+        (["privacy.clip_norm=0"], r"privacy\.clip_norm"),
+        (["privacy.clip_norm=inf"], r"privacy\.clip_norm"),
+        (["privacy.mode=local", "privacy.epsilon=3", "privacy.max_epsilon=5"], "a target is a budget too"),
+        (["privacy.mode=local", "privacy.noise_multiplier=0.01"], "an epsilon of more than 90"),
+        (["privacy.mode=local", "train.trainer=idle"], "'torch' or 'numpy'"),
+        (["train.batch_size=0"], r"train\.batch_size"),
+    ],
+)
+def test_a_privacy_that_means_nothing_is_refused_with_the_reason(words: list[str], told: str) -> None:
+    with pytest.raises(PlanError, match=told):
+        load(None, words)
+
+
+def test_local_privacy_goes_with_both_trainers_that_train() -> None:
+    for trainer in ("torch", "numpy"):
+        load(None, ["privacy.mode=local", f"train.trainer={trainer}", "privacy.epsilon=3"])
+
+
+def test_a_target_tells_devices_how_much_work_it_is_for_and_no_noise() -> None:
+    words = ["privacy.mode=local", "privacy.epsilon=3", "run.rounds=5", "train.epochs=1", "train.epochs_end=3"]
+    said = local_privacy(load(None, [*words, "evaluate.clients_every=2"]))
+    assert (said.noise_multiplier, said.target_epsilon, said.clipping) == (0.0, 3.0, "")
+    assert (said.rounds, said.passes, said.evaluations) == (5, 1 + 2 + 2 + 3 + 3, 3 + 1)
+    assert local_privacy(load(None, [*words, "evaluate.clients_every=0"])).evaluations == 0
+    plain = local_privacy(load(None, ["privacy.mode=local"]))
+    assert plain == pb.LocalPrivacy(noise_multiplier=1.0, clip_norm=1.0, delta=1e-5), "no bytes for what is not said"

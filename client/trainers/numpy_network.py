@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Network:
 
     def forward(self, point: Mapping[str, Any], x: Array) -> list[Array]:
         """What each layer is given, and last what comes out: logits float32[n, classes]."""
-        flows = [np.asarray(x, np.float32).reshape(len(x), -1)]
+        flows = [np.asarray(x, np.float32).reshape(len(x), prod(x.shape[1:]))]
         for i, name in enumerate(self.layers):
             out = flows[-1] @ point[f"{name}.weight"].T + point[f"{name}.bias"]
             flows.append(out if i == len(self.layers) - 1 else np.maximum(out, np.float32(0)))
