@@ -22,7 +22,8 @@ from fedpress.server.guarded import Guarded
 from fedpress.server.strategies import Share
 from fedpress.simulations.audit.findings import Release
 
-_TRIALS: Final = 2000
+_FEWEST: Final = 2000
+_MOST: Final = 20_000
 
 
 def tried(plan: Plan, noise: Noise) -> Release | None:
@@ -65,14 +66,21 @@ def round_of(central: Central, noise: Noise) -> mechanism.Mechanism:
 def _local(plan: Plan, noise: Noise) -> Verdict:
     from fedpress.privacy.audit import gradients
 
-    return gradients.audit(local_privacy(plan), noise, trials=_TRIALS)
+    said = local_privacy(plan)
+    return gradients.audit(said, noise, trials=_trials(said.noise_multiplier))
 
 
 def _central(plan: Plan, noise: Noise) -> Verdict:
     central = Central.of(plan)
     if central is None:
         raise PlanError(f"Expected central privacy, got '{plan.privacy.mode}' (privacy.mode).")
-    return mechanism.audit(round_of(central, noise), central.bound, central.multiplier, central.delta, trials=_TRIALS)
+    trials = _trials(central.multiplier)
+    return mechanism.audit(round_of(central, noise), central.bound, central.multiplier, central.delta, trials=trials)
+
+
+def _trials(multiplier: float) -> int:
+    """Enough to tell half the noise from all of it, up to a multiplier of 10: the more noise, the more it takes."""
+    return min(_MOST, max(_FEWEST, round(200 * multiplier**2)))
 
 
 #: By ``privacy.mode``: what is tried, and how.
