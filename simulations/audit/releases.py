@@ -18,6 +18,7 @@ from fedpress.privacy.audit.mechanism import Verdict
 from fedpress.privacy.central import Central
 from fedpress.privacy.noise import Noise
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.server import tickets
 from fedpress.server.guarded import Guarded
 from fedpress.server.strategies import Share
 from fedpress.simulations.audit.findings import Release
@@ -26,13 +27,20 @@ _FEWEST: Final = 2000
 _MOST: Final = 20_000
 
 
-def tried(plan: Plan, noise: Noise) -> Release | None:
-    """What canaries found of the noise of a finished run; None where it has none. ``noise``: what the trials draw from.
-
-    ``plan.directory`` is the run's.
-    """
+def obstacle(plan: Plan) -> str | None:
+    """Why a run's noise cannot be tried, or None."""
     if plan.privacy.mode not in _TRIED:
-        return None
+        return "mechanism: the run adds no noise (privacy.mode)"
+    if plan.privacy.mode == "local" and plan.train.trainer != "torch":
+        return f"mechanism: canary gradients try torch's DP-SGD, devices trained with {plan.train.trainer}"
+    return None
+
+
+def tried(plan: Plan, noise: Noise) -> Release:
+    """What canaries found of the noise of a finished run that has no ``obstacle``; ``plan.directory`` is its own.
+
+    ``noise``: what the trials draw from.
+    """
     name, trial = _TRIED[plan.privacy.mode]
     found = trial(plan, noise)
     return Release(name, found.claimed, found.proven, found.proof.delta, found.trials, found.proof.confidence)
@@ -48,7 +56,10 @@ def local_privacy(plan: Plan) -> pb.LocalPrivacy:
     used = [steps.noise_multiplier for history in vaults for steps in history]
     if not used:
         raise DataError(f"Expected vaults that say what devices spent in '{place}', found none.")
-    return pb.LocalPrivacy(noise_multiplier=min(used), clip_norm=plan.privacy.clip_norm, delta=plan.privacy.delta)
+    told = tickets.local_privacy(plan)
+    return pb.LocalPrivacy(
+        noise_multiplier=min(used), clip_norm=told.clip_norm, delta=told.delta, clipping=told.clipping
+    )
 
 
 def round_of(central: Central, noise: Noise) -> mechanism.Mechanism:

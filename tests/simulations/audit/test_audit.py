@@ -116,6 +116,13 @@ def test_a_round_of_central_privacy_keeps_its_claim(runs: Path, tmp_path: Path) 
     assert (tmp_path / "central" / "ledger.sqlite").read_bytes() == ledger  # an audit spends nobody's budget
 
 
+def test_noise_that_cannot_be_tried_is_said(runs: Path, tmp_path: Path) -> None:
+    run = copy(runs / "private", tmp_path)
+    (run / "plan.toml").write_text(plans.to_toml(load(run / "plan.toml", ["train.trainer=numpy"])))
+    assert "trained with numpy" in attack(run, "--attack", "mechanism").skipped[0]
+    assert "adds no noise" in attack(copy(runs / "heart", tmp_path), "--attack", "mechanism").skipped[0]
+
+
 def test_compression_hides_some_and_feedback_sends_it_after_all(runs: Path, tmp_path: Path) -> None:
     findings = attack(copy(runs / "heart", tmp_path), "--attack", "inversion")
     bare, upload, mean, guess, random = (r.psnr for r in findings.inversion)
