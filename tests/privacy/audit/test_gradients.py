@@ -46,4 +46,4 @@ def test_dp_sgd_keeps_its_claim(clipping: str) -> None:
     ids=["half the noise", "no clip", "layers clipped apart"],
 )
 def test_what_is_broken_is_found(broken: Train) -> None:
-    assert audit(PRIVACY, Noise.seeded(Stream(1)), broken, trials=600).broken
+    assert audit(PRIVACY, Noise.seeded(Stream(1)), broken, trials=1200).broken
