@@ -23,6 +23,7 @@ from fedpress.privacy.audit.tradeoff import epsilon_of
 from fedpress.privacy.noise import Noise
 from fedpress.protos import fleet_pb2 as pb
 
+#: The loss of each of the examples with these indices.
 Loss: TypeAlias = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
 #: ``train(module, optimizer, loss_of, examples, training, privacy, noise, seen)``: train privately; ``seen`` is called
 #: before each step of the optimiser, when the module's parameters hold the noised gradients.
@@ -44,6 +45,21 @@ _FEATURES: Final = 8
 _HUGE: Final = 1e3
 
 
+class _Linear(torch.nn.Module):
+    """Two layers side by side, each on half the features: a clip that bounds them apart, not together, shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = torch.nn.Linear(_FEATURES // 2, 1, bias=False)
+        self.right = torch.nn.Linear(_FEATURES // 2, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """One number per example; its gradient is the example."""
+        half = _FEATURES // 2
+        out: torch.Tensor = (self.left(x[:, :half]) + self.right(x[:, half:])).reshape(-1)
+        return out
+
+
 def dp_sgd(
     module: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -58,10 +74,10 @@ def dp_sgd(
     from fedpress.privacy import local
     from fedpress.privacy.clipping import Objective
 
-    def each(model: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
-        return torch.stack([loss_of(model, row) for row in rows.split(1)])
+    def mean(model: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        return loss_of(model, rows).mean()
 
-    return local.train(module, optimizer, Objective(loss_of, each), examples, training, privacy, (), noise, seen)
+    return local.train(module, optimizer, Objective(mean, loss_of), examples, training, privacy, (), noise, seen)
 
 
 def audit(
@@ -87,16 +103,16 @@ def _steps(train: Train, privacy: pb.LocalPrivacy, noise: Noise, honest: int, tr
     direction = torch.full((_FEATURES,), _FEATURES**-0.5)
     strength = torch.tensor([-privacy.clip_norm] * honest + [canary * privacy.clip_norm])
     inputs = strength[:, None] * direction
-    module = torch.nn.Linear(_FEATURES, 1, bias=False)
+    module = _Linear()
     shares: list[float] = []
 
     def loss_of(model: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
-        mean: torch.Tensor = model(inputs[rows]).mean()  # its gradient of each example is that example
-        return mean
+        each: torch.Tensor = model(inputs[rows])
+        return each
 
     def seen() -> None:
-        gradient = module.weight.grad
-        shares.append(0.0 if gradient is None else float(gradient.detach().reshape(-1) @ direction))
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in module.parameters()]
+        shares.append(float(torch.cat([g.reshape(-1) for g in gradients]) @ direction))
 
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-6)
     training = pb.Training(epochs=trials, batch_size=honest + 1, optimizer="sgd", lr=1e-6)

@@ -25,17 +25,17 @@ _MOST_POINTS: Final = 400
 
 @dataclass(frozen=True)
 class Claim:
-    """What the run says of itself: (epsilon, delta) for one ``unit``, "example" or "client"."""
+    """What the run says of itself: (epsilon, delta) for one ``unit``, "example" or "client".
+
+    ``of_example``: the epsilon that this means for an example that is in or not. It is the client's where the claim is
+    about a client's data being replaced by others; where it is about a client that is there or not, one goes and
+    another comes: twice as much.
+    """
 
     epsilon: float
     delta: float
     unit: str
-
-    @property
-    def of_example(self) -> float:
-        """The epsilon that it means for one example: putting one in the place of another takes a client out and another
-        in."""
-        return self.epsilon if self.unit == "example" else 2 * self.epsilon
+    of_example: float
 
 
 @dataclass(frozen=True)

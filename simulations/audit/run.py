@@ -19,13 +19,13 @@ from fedpress.privacy.audit import roc
 from fedpress.privacy.audit.epsilon import one_run
 from fedpress.privacy.audit.membership import likelihood_ratio
 from fedpress.privacy.audit.roc import Scores
+from fedpress.privacy.central import FIXED, sampling
 from fedpress.privacy.noise import Noise
-from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.journal import LAST_FILE
 from fedpress.server.strategies import build as build_strategy
-from fedpress.simulations.audit import uploads
+from fedpress.simulations.audit import releases, uploads
 from fedpress.simulations.audit.candidates import Candidates, candidates, measured
-from fedpress.simulations.audit.findings import Claim, Findings, Membership, Release
+from fedpress.simulations.audit.findings import Claim, Findings, Membership
 from fedpress.simulations.audit.shadows import shadows
 from fedpress.simulations.benchmarks.steps import Steps
 from fedpress.simulations.problem import Problem
@@ -33,7 +33,6 @@ from fedpress.simulations.results import Result
 
 #: Of (epsilon, delta), where a run claims none.
 _DELTA: Final = 1e-5
-_TRIALS: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ def _scene(run: Path, steps: Steps, shadow_models: int, seed: int) -> tuple[Scen
     if not file.is_file():
         raise DataError(f"Expected the run's plan in '{file}', found none.")
     plan = plans.load(file)
+    plan = plan.model_copy(update={"run": plan.run.model_copy(update={"out": run.parent, "name": run.name})})
     if result.summary.engine == "server":
         raise DataError(f"Expected a simulated run, whose members are known here; the data of '{run}' are on devices.")
     if plan.train.trainer == "idle":
@@ -107,8 +107,10 @@ def claimed(plan: Plan, result: Result) -> Claim | None:
     """The privacy that the run says it has; None where it says nothing."""
     if plan.privacy.mode == "none" or result.summary.epsilon is None:
         return None
-    unit = "example" if plan.privacy.mode == "local" else "client"
-    return Claim(result.summary.epsilon, plan.privacy.delta, unit)
+    epsilon, delta = result.summary.epsilon, plan.privacy.delta
+    if plan.privacy.mode == "local":
+        return Claim(epsilon, delta, "example", epsilon)
+    return Claim(epsilon, delta, "client", epsilon if sampling(plan) == FIXED else 2 * epsilon)
 
 
 def _loss(scene: Scene, findings: Findings) -> Findings:
@@ -138,22 +140,12 @@ def _inversion(scene: Scene, findings: Findings) -> Findings:
 
 
 def _mechanism(scene: Scene, findings: Findings) -> Findings:
-    audit = _MECHANISMS.get(scene.problem.plan.privacy.mode)
-    if audit is None:
-        return _skipped(findings, "mechanism: the run adds no noise (privacy.mode)")
+    plan = scene.problem.plan
+    if reason := releases.obstacle(plan):
+        return _skipped(findings, reason)
     scene.steps.step("canaries against the run's noise")
-    release = audit(scene.problem.plan, Noise.seeded(Stream.of(scene.seed, "audit", "mechanism")))
+    release = releases.tried(plan, Noise.seeded(Stream.of(scene.seed, "audit", "mechanism")))
     return replace(findings, releases=[release])
-
-
-def _local(plan: Plan, noise: Noise) -> Release:
-    from fedpress.privacy.audit import gradients
-
-    p = plan.privacy
-    said = pb.LocalPrivacy(noise_multiplier=p.noise_multiplier, clip_norm=p.clip_norm, delta=p.delta)
-    verdict = gradients.audit(said, noise, trials=_TRIALS)
-    confidence = verdict.proof.confidence
-    return Release("a step of DP-SGD", verdict.claimed, verdict.proven, p.delta, verdict.trials, confidence)
 
 
 #: Every attack, by the name it is asked for, in order.
@@ -163,8 +155,6 @@ ATTACKS: Final[Mapping[str, Callable[[Scene, Findings], Findings]]] = {
     "inversion": _inversion,
     "mechanism": _mechanism,
 }
-#: How the noise of a ``privacy.mode`` is tried.
-_MECHANISMS: Final[Mapping[str, Callable[[Plan, Noise], Release]]] = {"local": _local}
 
 
 def _with(findings: Findings, scene: Scene, attack: str, scores: Scores, inside: NDArray[np.bool_]) -> Findings:

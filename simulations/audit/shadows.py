@@ -85,11 +85,14 @@ def _trained(problem: Problem, listen: events.Listener) -> Tensors:
 
 
 def _shadowing(plan: Plan, place: Path, seed: int) -> Plan:
-    """The plan, quiet: inline, measuring nothing, never ended early, everybody there."""
+    """The plan, quiet: inline, measuring nothing but what is paid for, never ended early, everybody there. Its privacy
+    is accounted for in a ledger of its own, that of nobody's budget."""
+    measures = plan.evaluate.clients_every if plan.privacy.metrics_noise else 0
     changes = {
         "run": plan.run.model_copy(update={"out": place, "name": "shadow", "seed": seed, "checkpoint_every": 0}),
         "clients": plan.clients.model_copy(update={"availability": "always"}),
-        "evaluate": plan.evaluate.model_copy(update={"server_every": 0, "clients_every": 0}),
+        "evaluate": plan.evaluate.model_copy(update={"server_every": 0, "clients_every": measures}),
+        "privacy": plan.privacy.model_copy(update={"ledger": None}),
         "engine": plan.engine.model_copy(update={"name": "inline", "clock": "wall", "baseline": False}),
         "stop": Stop(),
         "audit": Audit(),

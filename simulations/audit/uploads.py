@@ -27,6 +27,7 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.choice import Facts, choose
 from fedpress.server.tickets import shared_seed, training
 from fedpress.simulations.audit.findings import Reconstruction
+from fedpress.simulations.audit.releases import local_privacy
 from fedpress.simulations.problem import Problem
 from fedpress.task import ClientData, Split
 
@@ -88,7 +89,7 @@ def _seen(problem: Problem, one: Split, victim: int) -> Iterator[tuple[str, Tens
     trainer = problem.trainer_on(ClientData(one, one.take(np.zeros(1, np.bool_))))
     spec = Spec.of(base)
     text = choose(Facts(spec.size)).codec if plan.upload.codec == AUTO else plan.upload.codec
-    privacy = _privacy(plan)
+    privacy = local_privacy(plan) if plan.privacy.mode == "local" else None
     noised = ", noised," if privacy else ""
     yield "the bare update", _update(trainer, plan, base, victim, 1, None)
     updates = [_update(trainer, plan, base, victim, round_, privacy) for round_ in range(1, UPLOADS + 1)]
@@ -120,14 +121,6 @@ def _arrived(plan: Plan, text: str, updates: list[Tensors], victim: int) -> list
         arrived, theirs = unseal(codec, payload, theirs, context, spec)
         found.append({n: np.array(a) for n, a in arrived.items()})
     return found
-
-
-def _privacy(plan: Plan) -> pb.LocalPrivacy | None:
-    if plan.privacy.mode != "local":
-        return None
-    return pb.LocalPrivacy(
-        noise_multiplier=plan.privacy.noise_multiplier, clip_norm=plan.privacy.clip_norm, delta=plan.privacy.delta
-    )
 
 
 def _guess(known: Split, one: Split) -> Array:

@@ -14,7 +14,7 @@ from fedpress.protos import fleet_pb2 as pb
 PRIVACY = pb.LocalPrivacy(noise_multiplier=1.0, clip_norm=0.7, delta=1e-5)
 
 
-def altered(**changes: float) -> Train:
+def altered(**changes: float | str) -> Train:
     """DP-SGD under other parameters than it says."""
 
     def train(
@@ -29,16 +29,21 @@ def altered(**changes: float) -> Train:
     return train
 
 
-def test_dp_sgd_keeps_its_claim() -> None:
-    verdict = audit(PRIVACY, Noise.seeded(Stream(1)), trials=1000)
+@pytest.mark.parametrize("clipping", ["flat", "per-layer", "ghost"])
+def test_dp_sgd_keeps_its_claim(clipping: str) -> None:
+    verdict = audit(PRIVACY, Noise.seeded(Stream(1)), altered(clipping=clipping), trials=1000)
     assert not verdict.broken
     assert verdict.proven > 0.5 * verdict.claimed
 
 
 @pytest.mark.parametrize(
     "broken",
-    [altered(noise_multiplier=0.5), altered(clip_norm=1e6, noise_multiplier=0.7e-6)],
-    ids=["half the noise", "no clip"],
+    [
+        altered(noise_multiplier=0.5),
+        altered(clip_norm=1e6, noise_multiplier=0.7e-6),
+        altered(clipping="per-layer", clip_norm=0.7 * 2**0.5, noise_multiplier=2**-0.5),
+    ],
+    ids=["half the noise", "no clip", "layers clipped apart"],
 )
 def test_what_is_broken_is_found(broken: Train) -> None:
-    assert audit(PRIVACY, Noise.seeded(Stream(1)), broken, trials=400).broken
+    assert audit(PRIVACY, Noise.seeded(Stream(1)), broken, trials=1200).broken

@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from fedpress.compression.stream import Stream
 from fedpress.errors import PrivacyError
-from fedpress.params import Tensors, flatten
+from fedpress.params import Spec, Tensors, flatten
 from fedpress.privacy.audit.mechanism import Mechanism, audit
+from fedpress.privacy.bounded import BoundedSum, clip
+from fedpress.privacy.noise import Noise
 
 BOUND, NOISE, DELTA = 0.5, 1.0, 1e-5
 
@@ -44,8 +47,23 @@ def gaussian(
     return release
 
 
-def test_the_right_mechanism_is_not_accused_and_its_bound_is_close() -> None:
-    verdict = audit(gaussian(), BOUND, NOISE, DELTA)
+def real(bound: float = BOUND, multiplier: float = NOISE) -> Mechanism:
+    """The server's own clip, sum and noise; under other parameters than they say, a broken one."""
+    noise = Noise.seeded(Stream(3))
+
+    def release(updates: Sequence[Tensors]) -> Tensors:
+        total = BoundedSum(Spec.of(updates[0]))
+        total.clear(bound)
+        for update in updates:
+            total.fold(clip(update, bound))
+        return total.release(multiplier, 4.0, noise)
+
+    return release
+
+
+@pytest.mark.parametrize("right", [gaussian(), real()], ids=["by definition", "the server's"])
+def test_the_right_mechanism_is_not_accused_and_its_bound_is_close(right: Mechanism) -> None:
+    verdict = audit(right, BOUND, NOISE, DELTA)
     assert not verdict.broken
     assert 0.6 * verdict.claimed < verdict.proven <= verdict.claimed
 
@@ -59,8 +77,20 @@ def test_the_right_mechanism_is_not_accused_and_its_bound_is_close() -> None:
         gaussian(divisor=lambda n: float(n)),
         gaussian(cancel=True),
         gaussian(fixed=True),
+        real(multiplier=NOISE / 2),
+        real(bound=1e4 * BOUND, multiplier=1e-4 * NOISE),
     ],
-    ids=["no clip", "each tensor clipped apart", "half the noise", "divided by how many came", "cancelled", "repeated"],
+    ids=[
+        *(
+            "no clip",
+            "each tensor clipped apart",
+            "half the noise",
+            "divided by how many came",
+            "cancelled",
+            "repeated",
+        ),
+        *("the server's with half the noise", "the server's without its clip"),
+    ],
 )
 def test_what_is_broken_is_found(broken: Mechanism) -> None:
     verdict = audit(broken, BOUND, NOISE, DELTA)
