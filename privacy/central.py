@@ -69,7 +69,7 @@ class Central:
             bound=privacy.clip_norm,
             multiplier=privacy.noise_multiplier,
             divisor=float(plan.cohort.buffer or plan.cohort_size(plan.clients.count)),
-            delta=privacy.delta * (1.0 - _SLACK * (kind == POISSON and least(plan) > 1)),
+            delta=accounted(plan),
             least=least(plan),
             metrics=privacy.metrics_noise,
             metrics_every=plan.evaluate.clients_every if privacy.metrics_noise else 0,
@@ -111,6 +111,12 @@ class Central:
     def spent(self, charges: Sequence[Charge]) -> float:
         """The epsilon of these charges, at this delta."""
         return epsilon(charges, self.delta) if charges else 0.0
+
+
+def accounted(plan: Plan) -> float:
+    """The delta that epsilons are computed at: the plan's, less what Poisson cohorts below the least may add."""
+    small = plan.privacy.mode == "central" and sampling(plan) == POISSON and least(plan) > 1
+    return plan.privacy.delta * (1.0 - _SLACK * small)
 
 
 def sampling(plan: Plan) -> Sampling:

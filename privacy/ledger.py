@@ -43,6 +43,8 @@ from fedpress.privacy.entries import (
 __all__ = ["POPULATION", "Entry", "Head", "Ledger", "Report", "Spend", "client"]
 
 SCHEMA: Final = 1
+#: In a run's directory, where the plan names no other.
+LEDGER_FILE: Final = "ledger.sqlite"
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 60.0
 _COLUMNS: Final = ", ".join(Entry._fields)

@@ -70,7 +70,8 @@ class Purse:
             return 0.0
         lines: list[Spend | Report]
         if central is None:
-            lines = [Report(client(n), float(f"{r.epsilon:.6g}"), self._delta) for n, r in updates.items() if r.epsilon]
+            said = {name: report.epsilon for name, report in updates.items() if report.epsilon > 0}
+            lines = [Report(client(name), spent, self._delta) for name, spent in said.items()]
         elif central.sampling == NONE:
             lines = [self._spend(central, client(name), round_) for name in updates]
         else:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fedpress.errors import PlanError
 from fedpress.params import Tensors, content_hash
 from fedpress.plan import Plan
-from fedpress.privacy.ledger import Ledger
+from fedpress.privacy.central import accounted
+from fedpress.privacy.ledger import LEDGER_FILE, Ledger
 from fedpress.server import events
 from fedpress.server.federation import Federation
 from fedpress.server.journal import Journal
@@ -26,12 +26,6 @@ from fedpress.simulations.records import RoundRecord, read_rounds, trained
 from fedpress.simulations.results import Result, Summary, summarise
 
 STORE_FILE = "store.sqlite"
-LEDGER_FILE = "ledger.sqlite"
-
-
-def ledger_path(plan: Plan) -> Path:
-    """Where the privacy of a plan's run is accounted for."""
-    return plan.privacy.ledger or plan.directory / LEDGER_FILE
 
 
 class Host:
@@ -63,7 +57,8 @@ class Host:
         if resume and not path.exists():
             raise PlanError(f"Expected a run to resume in '{plan.directory}', found none.")
         self.store = Store(path, durable)
-        self.ledger = Ledger(ledger_path(plan), plan.privacy.delta, durable) if plan.privacy.mode != "none" else None
+        account = plan.privacy.ledger or plan.directory / LEDGER_FILE
+        self.ledger = Ledger(account, accounted(plan), durable) if plan.privacy.mode != "none" else None
         self.federation = Federation(plan, initial, self.store, clock, self._hear, here, self.ledger)
         self.journal = Journal(plan, self.store)
         self.federation.start()

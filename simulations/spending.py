@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
 from fedpress import plan as plans
 from fedpress.errors import DataError
+from fedpress.privacy.central import accounted
 from fedpress.privacy.entries import POPULATION
-from fedpress.privacy.ledger import Ledger
+from fedpress.privacy.ledger import LEDGER_FILE, Ledger
 from fedpress.privacy.statement import MANY, Account, Release, Statement, state
 from fedpress.simulations.units import printable
-
-LEDGER_FILE: Final = "ledger.sqlite"
 
 
 class Spending(NamedTuple):
@@ -30,19 +29,20 @@ def read(run: Path) -> Spending:
     """The ledger of a run's directory, verified. Raises DataError where there is none, LedgerError where it is bad."""
     if not (run / "plan.toml").is_file():
         raise DataError(f"Expected the directory of a run, with its plan.toml, got '{run}'.")
-    privacy = plans.load(run / "plan.toml").privacy
-    path = getattr(privacy, "ledger", None) or run / LEDGER_FILE
+    plan = plans.load(run / "plan.toml")
+    privacy, delta = plan.privacy, accounted(plan)
+    path = privacy.ledger or run / LEDGER_FILE
     if not path.is_file():
         raise DataError(
             f"The run '{run}' has no privacy ledger ('{path}'): its plan has privacy.mode = \"{privacy.mode}\", "
             "and nothing was charged."
         )
-    ledger = Ledger(path, privacy.delta)
+    ledger = Ledger(path, delta)
     try:
-        statement = state(ledger, privacy.delta)
+        statement = state(ledger, delta)
     finally:
         ledger.close()
-    return Spending(path, statement, getattr(privacy, "budget", privacy.max_epsilon))
+    return Spending(path, statement, privacy.budget)
 
 
 def spent_table(spending: Spending, rounds: int) -> Table:

@@ -18,10 +18,9 @@ from fedpress.errors import FedpressError
 from fedpress.params import Tensors, flatten
 from fedpress.plan import Plan, load
 from fedpress.privacy.correlated import Banded
-from fedpress.privacy.ledger import Entry, Ledger
+from fedpress.privacy.ledger import LEDGER_FILE, Entry, Ledger
 from fedpress.server import events
 from fedpress.simulations.engines import simulate
-from fedpress.simulations.host import LEDGER_FILE
 from fedpress.simulations.results import Result
 
 CLIENTS = 12

@@ -12,7 +12,7 @@ from fedpress import plan as plans
 from fedpress.cli import app
 from fedpress.errors import DataError, LedgerError
 from fedpress.privacy.accountants import Charge, epsilon
-from fedpress.privacy.ledger import POPULATION, Ledger, Report, Spend, client
+from fedpress.privacy.ledger import LEDGER_FILE, POPULATION, Ledger, Report, Spend, client
 from fedpress.simulations import spending
 
 DELTA = 1e-5
@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def charged(run: Path, *lines: Spend | Report, rounds: int = 12) -> None:
-    ledger = Ledger(run / spending.LEDGER_FILE, DELTA, durable=False)
+    ledger = Ledger(run / LEDGER_FILE, DELTA, durable=False)
     for round_ in range(1, rounds + 1):
         ledger.charge("demo-7", round_, lines)
     ledger.close()
@@ -81,12 +81,12 @@ def test_a_run_without_a_ledger_is_said(run: Path) -> None:
         output(str(run))
     with pytest.raises(DataError, match="Expected the directory of a run"):
         output(str(run / "nowhere"))
-    assert not (run / spending.LEDGER_FILE).exists()
+    assert not (run / LEDGER_FILE).exists()
 
 
 def test_a_ledger_that_was_changed_is_said(run: Path) -> None:
     charged(run, Spend(POPULATION, POISSON), rounds=3)
-    db = sqlite3.connect(run / spending.LEDGER_FILE)
+    db = sqlite3.connect(run / LEDGER_FILE)
     db.execute("DROP TRIGGER no_update")
     db.execute("UPDATE entries SET epsilon = 0.01 WHERE number = 2")
     db.commit()

@@ -144,7 +144,7 @@ def test_the_gate_fails_with_what_was_found(runs: Path, tmp_path: Path) -> None:
     fedpress("audit", run, "--attack", "loss", "--gate", "--max-auc", "0.999")
     with pytest.raises(PrivacyError, match=r"loss threshold reaches an AUC of 0\.\d+, more than 0.6"):
         fedpress("audit", run, "--attack", "loss", "--gate", "--max-auc", "0.6")
-    with pytest.raises(PrivacyError, match="epsilon is at least .* more than 0.1"):
+    with pytest.raises(PrivacyError, match=r"epsilon is at least .* more than 0\.1"):
         fedpress("audit", run, "--attack", "loss", "--gate", "--max-epsilon", "0.1")
 
 
