@@ -188,10 +188,6 @@ def _clauses(plan: Plan, kind: Sampling) -> Sequence[tuple[Callable[[], bool], s
             f"({least(plan)}): smaller cohorts would be drawn too often",
         ),
         (
-            lambda: p.min_cohort <= (cohort.buffer or plan.cohort_size(clients)),
-            f"privacy.min_cohort of at most the cohort, got {p.min_cohort}",
-        ),
-        (
             lambda: (p.mechanism == "banded") == (p.bands > 0),
             f"privacy.bands > 0 with privacy.mechanism = 'banded' and only there, got {p.bands}",
         ),

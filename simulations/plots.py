@@ -200,9 +200,9 @@ def spread(result: Result) -> Plot | None:
 
 def time_by_round(result: Result) -> Plot | None:
     """Seconds of each round: training, encoding, and the rest (transfer, decoding, folding, evaluation)."""
-    rounds = [r for r in trained(result.rounds) if r.seconds > 0]
+    rounds = [r for r in trained(result.rounds) if r.seconds > 0 and r.clients]
     if not rounds:
-        return None
+        return None  # or nothing is written down of single clients
     # One process trains clients one after the other; elsewhere a round waits for its slowest client.
     inline = result.summary.engine == "inline" and not result.summary.virtual
     train, encode, other = [], [], []

@@ -91,7 +91,6 @@ def test_small_cohorts_are_in_the_statement() -> None:
         (("privacy.delta=0.01",), "privacy.delta below 1 / clients.count"),
         (("cohort.selection=uniform", "cohort.fraction=0.005"), "no cohort of that share"),
         (("privacy.min_cohort=5",), "smaller cohorts would be drawn too often"),
-        (("privacy.min_cohort=11", "cohort.selection=round-robin"), "privacy.min_cohort of at most the cohort"),
         (("privacy.mechanism=banded",), "selection other than 'poisson'"),
         (("privacy.mechanism=banded", "cohort.selection=uniform"), "privacy.bands > 0"),
         (("privacy.bands=4",), "privacy.bands > 0 with privacy.mechanism = 'banded' and only there"),
@@ -118,6 +117,13 @@ def test_adaptive_clipping_needs_a_cohort_that_hides_its_bits() -> None:
 def test_strategies_that_want_more_of_a_client_than_its_update_are_refused(strategy: str) -> None:
     with pytest.raises(PlanError, match="without a bound"):
         build(plan(f"strategy.name={strategy}"))
+
+
+def test_a_minimum_that_no_round_can_have_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"privacy\.min_cohort of at most the updates of a round \(10\)"):
+        plan("privacy.min_cohort=11")
+    with pytest.raises(PlanError, match="late updates"):
+        load(None, ["privacy.min_cohort=3", "cohort.late=fold"])
 
 
 def test_poisson_is_for_central_privacy() -> None:
