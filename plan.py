@@ -385,11 +385,6 @@ class Plan(_Section):
         least, most = self.privacy.min_cohort, cohort.buffer or self.cohort_size(self.clients.count)
         if least > most:
             raise ValueError(f"expected privacy.min_cohort of at most the updates of a round ({most}), got {least}")
-        if least > 1 and cohort.late == "fold":
-            raise ValueError(
-                "expected cohort.late = 'drop' with privacy.min_cohort: late updates may be of clients that are in the "
-                "round anyway"
-            )
         if cohort.buffer and cohort.min_updates > cohort.buffer:
             raise ValueError(f"expected cohort.min_updates of at most cohort.buffer, got {cohort.min_updates}")
         if cohort.patience >= history:

@@ -329,6 +329,8 @@ class Coordinator:
         ``among`` in place of a draw."""
         own = self._own()
         out = set(self.at_work()) | {lease.client for lease in own if lease.fate is not Fate.STALE}
+        if self.rules.once:
+            out |= {lease.client for lease in self.leases.values() if lease.fate is Fate.COUNTED}
         pool = {self.names[c]: c for c in self._willing(now) if c not in out}
         candidates = [self.candidate(client, name) for name, client in pool.items()]
         if among is None:

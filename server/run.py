@@ -217,6 +217,7 @@ class Run:
             buffer=plan.cohort.buffer,
             concurrency=plan.concurrency,
             sampled=sampled,
+            once=central is not None or few > 1,
         )
 
     def _may(self, client: str, name: str, round_: int) -> bool:

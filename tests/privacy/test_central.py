@@ -122,8 +122,6 @@ def test_strategies_that_want_more_of_a_client_than_its_update_are_refused(strat
 def test_a_minimum_that_no_round_can_have_is_refused() -> None:
     with pytest.raises(PlanError, match=r"privacy\.min_cohort of at most the updates of a round \(10\)"):
         plan("privacy.min_cohort=11")
-    with pytest.raises(PlanError, match="late updates"):
-        load(None, ["privacy.min_cohort=3", "cohort.late=fold"])
 
 
 def test_poisson_is_for_central_privacy() -> None:

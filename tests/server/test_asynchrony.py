@@ -74,6 +74,9 @@ class World:
         assert all(count == 1 for count in self.ends.values()), "every lease ends once"
         assert all(count == 1 for count in self.given.values()), "no client gives twice on one version"
         assert max(Counter(c.at_work()).values(), default=0) <= 1, "no client has two tickets"
+        if self.rules.once:
+            sums = Counter(lease.client for lease in c.leases.values() if lease.fate is Fate.COUNTED)
+            assert max(sums.values(), default=0) <= 1, "nobody is in one sum twice"
         open_ = {t for t, lease in c.leases.items() if lease.fate is Fate.OPEN}
         assert open_ == set(self.known) - set(self.ends)
         if self.over:
@@ -189,9 +192,9 @@ def play(world: World, events: list[tuple[str, str, float]]) -> None:
         world.settle()
 
 
-@given(EVENTS, st.integers(1, 6), st.integers(1, CLIENTS), st.integers(0, 3), st.booleans())
+@given(EVENTS, st.integers(1, 6), st.integers(1, CLIENTS), st.integers(0, 3), st.booleans(), st.booleans())
 def test_a_buffer_keeps_the_laws(
-    events: list[tuple[str, str, float]], buffer: int, concurrency: int, staleness: int, evaluation: bool
+    events: list[tuple[str, str, float]], buffer: int, concurrency: int, staleness: int, evaluation: bool, once: bool
 ) -> None:
     world = World(
         Buffered,
@@ -200,13 +203,16 @@ def test_a_buffer_keeps_the_laws(
         max_staleness=staleness,
         final_evaluation=evaluation,
         min_updates=min(2, buffer),
+        once=once,
     )
     play(world, events)
 
 
-@given(EVENTS, st.integers(1, CLIENTS), st.sampled_from([1.0, 1.5, 2.0]), st.integers(0, 3), st.booleans())
+@given(
+    EVENTS, st.integers(1, CLIENTS), st.sampled_from([1.0, 1.5, 2.0]), st.integers(0, 3), st.booleans(), st.booleans()
+)
 def test_rounds_that_fold_late_updates_keep_the_laws(
-    events: list[tuple[str, str, float]], size: int, over: float, staleness: int, evaluation: bool
+    events: list[tuple[str, str, float]], size: int, over: float, staleness: int, evaluation: bool, once: bool
 ) -> None:
     world = World(
         Coordinator,
@@ -214,6 +220,7 @@ def test_rounds_that_fold_late_updates_keep_the_laws(
         over_select=over,
         max_staleness=staleness,
         final_evaluation=evaluation,
+        once=once,
     )
     play(world, events)
 
@@ -364,3 +371,17 @@ def test_one_that_declines_ends_nothing_while_a_late_one_is_at_work() -> None:
     assert c.declined(again.id, 12.0) == []
     assert c.phase is Phase.TRAINING
     assert any(isinstance(action, Step) for action in [*c.counted(leases["b"].id, 13.0), *c.tick(30.0)])
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_where_clients_are_protected_nobody_is_in_one_sum_twice(once: bool) -> None:
+    world = buffered(buffer=3, concurrency=lambda _: CLIENTS, once=once)
+    slow, *quick = world.c.at_work()
+    for client in (slow, *quick):
+        world.ask(client)
+    for client in quick[:3]:
+        world.push(client)
+    world.step()
+    world.push(slow)  # a version late
+    world.ask(slow)
+    assert (slow in world.work) == (not once)
