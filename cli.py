@@ -24,6 +24,7 @@ from fedpress.compression import registry
 from fedpress.errors import FedpressError, MissingExtra, PlanError, PrivacyError, closest
 from fedpress.plan import Plan
 from fedpress.privacy import central
+from fedpress.sections import Audit
 from fedpress.server.strategies import build as build_strategy
 
 app = typer.Typer(
@@ -244,7 +245,7 @@ def audit(
     Examples: [bold]fedpress audit runs/demo[/bold] ·
     [bold]fedpress audit runs/demo --attack loss --gate --max-auc 0.6[/bold]
     """
-    limits = plans.load(run / "plan.toml").audit if (run / "plan.toml").is_file() else plans.Audit()
+    limits = plans.load(run / "plan.toml").audit if (run / "plan.toml").is_file() else Audit()
     given = {"max_auc": max_auc, "max_epsilon": max_epsilon, "shadows": shadows}
     limits = limits.model_copy(update={key: value for key, value in given.items() if value is not None})
     _attack(run, attack or (), limits, seed, gate=gate)
@@ -512,7 +513,7 @@ def _show(run: Path) -> None:
     console.print(table(Result.read(run)))
 
 
-def _attack(run: Path, attacks: Sequence[str], limits: plans.Audit, seed: int, *, gate: bool) -> None:
+def _attack(run: Path, attacks: Sequence[str], limits: Audit, seed: int, *, gate: bool) -> None:
     """Audit a run and show what was found. Raises PrivacyError where it does not pass the ``gate``."""
     from fedpress.simulations.audit import findings as audits
     from fedpress.simulations.audit.run import audit_run

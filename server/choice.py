@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from fedpress.plan import AUTO, Upload
+from fedpress.sections import AUTO, Upload
 
 #: The rate of the last stage that has one, in a codec's canonical text.
 _RATE: Final = re.compile(r"(.*\b(?:ecsq|dither):)([0-9.e-]+)")

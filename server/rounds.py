@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from fedpress.params import Spec
-from fedpress.plan import Privacy
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import metrics_of
+from fedpress.sections import Privacy
 from fedpress.server.choice import Choice
 from fedpress.server.leases import Fate, Lease
 from fedpress.server.spread import spread, tenth

@@ -20,7 +20,6 @@ import grpc
 
 from fedpress.errors import FedpressError, Refused
 from fedpress.params import Tensors
-from fedpress.plan import Server as ServerSection
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import (
     CALLS,
@@ -34,6 +33,7 @@ from fedpress.protos.calls import (
     Call,
     head_bytes,
 )
+from fedpress.sections import Server as ServerSection
 from fedpress.server.federation import Federation
 
 _LOG: Final = logging.getLogger("fedpress.server")

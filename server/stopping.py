@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from fedpress.plan import Stop
+from fedpress.sections import Stop
 
 #: Metrics that are better when they are smaller.
 _LOWER: Final = ("loss",)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, get_args
 
 from fedpress.compression.stream import Stream
-from fedpress.plan import Plan, Train
+from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.sections import Train
 from fedpress.server.leases import Lease
 
 #: Learning rate ``k`` rounds after the warm-up, a share ``t`` in [0, 1] of the way from there to the last round.

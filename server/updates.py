@@ -16,8 +16,9 @@ from fedpress.compression.grouped import per_group
 from fedpress.compression.payload import max_bytes, unseal
 from fedpress.compression.registry import parse as parse_codec
 from fedpress.params import Spec, Tensors
-from fedpress.plan import AUTO, Plan
+from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.sections import AUTO
 from fedpress.server.aggregate import Gathering
 from fedpress.server.bounds import check_update
 from fedpress.server.choice import Choice, Facts, choose, scheduled

@@ -15,9 +15,9 @@ from fedpress.compression.download import Link, Publisher, decode_change, rebuil
 from fedpress.compression.registry import parse
 from fedpress.errors import CodecError, DecodeError, PlanError, StoreError
 from fedpress.params import Spec, Tensors, content_hash, subtract
-from fedpress.plan import Download
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import SHORT
+from fedpress.sections import Download
 from fedpress.server.store import Store
 
 #: Versions between two that the store keeps whole, as devices see them; the others are sums of payloads that it has.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fedpress.compression.stream import Stream
 from fedpress.errors import DataError, PlanError
-from fedpress.plan import Clients
+from fedpress.sections import Clients
 from fedpress.task import ClientData, Data, Split
 
 Index: TypeAlias = NDArray[np.int64]

@@ -22,7 +22,7 @@ from typing import Final
 
 from fedpress.compression.stream import Stream
 from fedpress.errors import PlanError, closest
-from fedpress.plan import Fleet
+from fedpress.sections import Fleet
 
 #: The column that says whose line it is.
 _WHO: Final = "client"

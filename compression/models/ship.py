@@ -19,7 +19,7 @@ import numpy as np
 from fedpress.compression.stream import Stream
 from fedpress.errors import DataError, MissingExtra, TaskError
 from fedpress.params import Spec, Tensors, content_hash, ordered
-from fedpress.plan import Ship
+from fedpress.sections import Ship
 from fedpress.task import Split, Task
 
 try:

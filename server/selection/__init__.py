@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, get_args
 
-from fedpress.plan import Cohort, Plan
+from fedpress.plan import Plan
 from fedpress.privacy.central import least
 from fedpress.privacy.noise import Noise
+from fedpress.sections import Cohort
 from fedpress.server.selection.candidate import REQUIREMENTS, Select
 from fedpress.server.selection.deadline_aware import deadline_aware
 from fedpress.server.selection.round_robin import round_robin

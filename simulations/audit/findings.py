@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from fedpress import plan as plans
 from fedpress.errors import DataError
 from fedpress.privacy.audit.epsilon import Guesses
 from fedpress.privacy.audit.roc import Curve, Rate
+from fedpress.sections import Audit
 from fedpress.simulations.records import first_fault
 
 AUDIT_FILE: Final = "audit.json"
@@ -126,7 +126,7 @@ class Findings:
 _FINDINGS: Final = TypeAdapter(Findings)
 
 
-def faults(findings: Findings, limits: plans.Audit) -> list[str]:
+def faults(findings: Findings, limits: Audit) -> list[str]:
     """What keeps an audit from passing, a line each; none if it passes."""
     found = [
         f"{m.attack} reaches an AUC of {m.auc.value:.3f}, more than {limits.max_auc:g} (audit.max_auc)"

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from fedpress.errors import PlanError
 from fedpress.params import Tensors, from_bytes
-from fedpress.plan import Audit, Plan, Stop
+from fedpress.plan import Plan
 from fedpress.privacy.audit.roc import Scores
+from fedpress.sections import Audit, Stop
 from fedpress.server import events
 from fedpress.server.journal import LAST_FILE
 from fedpress.simulations.audit.candidates import Candidates, measured

@@ -22,8 +22,9 @@ from fedpress.compression.payload import seal, unseal
 from fedpress.compression.registry import parse
 from fedpress.compression.stream import Stream
 from fedpress.params import Array, Spec, Tensors, flatten, learned, subtract, unflatten
-from fedpress.plan import AUTO, Plan
+from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.sections import AUTO
 from fedpress.server.choice import Facts, choose
 from fedpress.server.tickets import shared_seed, training
 from fedpress.simulations.audit.findings import Reconstruction

@@ -29,7 +29,7 @@ from fedpress.compression import registry
 from fedpress.compression.codec import Codec, Context, State
 from fedpress.compression.stream import Stream
 from fedpress.params import Spec, Tensors, flatten
-from fedpress.plan import Download, Upload
+from fedpress.sections import Download, Upload
 from fedpress.simulations import units
 from fedpress.simulations.benchmarks.charts import rate_distortion
 from fedpress.simulations.benchmarks.rate_distortion import Bound, bound

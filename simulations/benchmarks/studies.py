@@ -59,8 +59,8 @@ STUDIES: Final[Mapping[str, Study]] = {
         {
             "fashion-mnist / 0.1": (*_MANY, "clients.alpha=0.1", "run.rounds=40"),
             "fashion-mnist / 0.3": (*_MANY, "clients.alpha=0.3", "run.rounds=40"),
-            "femnist / 0.1": (*_MANY, "clients.alpha=0.1", "run.rounds=60", "train.batch_size=16"),
-            "femnist / 0.3": (*_MANY, "clients.alpha=0.3", "run.rounds=60", "train.batch_size=16"),
+            "femnist / 0.1": (*_MANY, "clients.alpha=0.1", "run.rounds=60", "train.batch_size=16", "train.lr=0.2"),
+            "femnist / 0.3": (*_MANY, "clients.alpha=0.3", "run.rounds=60", "train.batch_size=16", "train.lr=0.2"),
         },
         {
             "fedavg": (),

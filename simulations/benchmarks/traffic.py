@@ -16,7 +16,8 @@ from typing import Final, TypeVar
 
 from fedpress import plan as plans
 from fedpress.errors import PlanError, closest
-from fedpress.plan import Download, Plan, Upload
+from fedpress.plan import Plan
+from fedpress.sections import Download, Upload
 from fedpress.server import events
 from fedpress.simulations.benchmarks.charts import accuracy_by_traffic
 from fedpress.simulations.benchmarks.comparison import Line, compare, mean_curve

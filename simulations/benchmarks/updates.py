@@ -20,7 +20,8 @@ import numpy as np
 from fedpress.client.probe import Encoding
 from fedpress.errors import DataError, SpecError
 from fedpress.params import Array, Spec, Tensors, flatten, from_bytes, to_bytes, unflatten, zeros
-from fedpress.plan import Download, Upload, load
+from fedpress.plan import load
+from fedpress.sections import Download, Upload
 from fedpress.server import events
 from fedpress.simulations.benchmarks.settings import QUIET, SETTINGS
 from fedpress.simulations.engines.inline import inline

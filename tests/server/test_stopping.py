@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpress.errors import PlanError
-from fedpress.plan import Stop, load
+from fedpress.plan import load
+from fedpress.sections import Stop
 from fedpress.server.stopping import Standing
 
 

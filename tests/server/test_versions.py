@@ -11,7 +11,7 @@ import pytest
 from fedpress.compression.download import origin, rebuild
 from fedpress.errors import StoreError
 from fedpress.params import Spec, Tensors, TensorSpec, content_hash, unflatten
-from fedpress.plan import Download
+from fedpress.sections import Download
 from fedpress.server.store import Store
 from fedpress.server.versions import Versions
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedpress.errors import DataError, PlanError
-from fedpress.plan import Clients
+from fedpress.sections import Clients
 from fedpress.simulations.partition import MIN_EXAMPLES, assign, names, partition
 from fedpress.simulations.tasks import load_task
 from fedpress.task import Data, Split

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpress.errors import PlanError
-from fedpress.plan import Fleet, load
+from fedpress.plan import load
+from fedpress.sections import Fleet
 from fedpress.simulations.profiles import profiles
 
 NAMES = [f"client-{i:03d}" for i in range(9)]

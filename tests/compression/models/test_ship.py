@@ -16,7 +16,7 @@ from fedpress.compression.models.check import measured, run
 from fedpress.compression.models.ship import Shipped, halves, ship
 from fedpress.errors import DataError, SpecError, TaskError
 from fedpress.params import Tensors, content_hash
-from fedpress.plan import Ship
+from fedpress.sections import Ship
 from fedpress.simulations.tasks import load_task
 from fedpress.task import Split, Task
 from fedpress.torch_model import batch_loss, build, dump, tensor

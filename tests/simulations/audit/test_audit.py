@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from fedpress import plan as plans
 from fedpress.cli import app
 from fedpress.errors import DataError, FedpressError, PlanError, PrivacyError
-from fedpress.plan import Audit, load
+from fedpress.plan import load
 from fedpress.privacy.audit.epsilon import Guesses
 from fedpress.privacy.audit.roc import Rate
+from fedpress.sections import Audit
 from fedpress.simulations.audit.findings import AUDIT_FILE, Claim, Findings, Membership, Release, faults
 from fedpress.simulations.results import Summary
 
