@@ -481,16 +481,23 @@ def read_plan(words: list[str] | None) -> Plan:
 
 def guarded(words: list[str] | None, mode: str | None, epsilon: float | None) -> list[str]:
     """The overrides that --privacy and --epsilon stand for. Central privacy takes along the keys it cannot do without,
-    unless ``words`` name them."""
+    unless ``words``, or the plan that they name, give them."""
     if mode is None:
         if epsilon is not None:
             raise PlanError("Expected --privacy local or --privacy central with --epsilon.")
         return []
-    keys = {"privacy.mode": mode} | ({} if epsilon is None else {"privacy.epsilon": str(epsilon)})
+    said = [f"privacy.mode={mode}"]
+    if epsilon is not None:
+        if any(word.partition("=")[0].strip() == "privacy.epsilon" for word in words or ()):
+            raise PlanError("Expected --epsilon or privacy.epsilon, got both.")
+        said.append(f"privacy.epsilon={epsilon}")
     if mode == "central":
-        keys |= {"strategy.weighting": "uniform", "evaluate.clients_every": "0"}
-    named = {word.partition("=")[0].strip() for word in words or ()}
-    return [f"{key}={value}" for key, value in keys.items() if key not in named or key == "privacy.mode"]
+        plan = _read([*(words or ()), *said])
+        if "weighting" not in plan.strategy.model_fields_set:
+            said.append("strategy.weighting=uniform")
+        if not plan.privacy.metrics_noise and "clients_every" not in plan.evaluate.model_fields_set:
+            said.append("evaluate.clients_every=0")
+    return said
 
 
 def _read(words: list[str]) -> Plan:

@@ -91,6 +91,11 @@ class Plan(Section):
             )
         if self.cohort.selection == "poisson" and self.privacy.mode != "central":
             raise ValueError("expected privacy.mode = 'central' with cohort.selection = 'poisson'")
+        if self.engine.baseline and self.privacy.ledger is not None:
+            raise ValueError(
+                "expected engine.baseline = false with privacy.ledger: the uncompressed twin would be another release "
+                "to the same clients, outside of it"
+            )
         if self.audit.gate and self.privacy.mode == "none" and not (self.audit.max_auc or self.audit.max_epsilon):
             raise ValueError(
                 "expected audit.max_auc or audit.max_epsilon > 0 with audit.gate = true: a run without privacy "

@@ -97,6 +97,11 @@ class Central:
             multiplier = (multiplier**-2 + self.metrics**-2) ** -0.5
         return Charge(multiplier, self.sampling, self.rate)
 
+    @property
+    def dearest(self) -> Charge:
+        """What the round costs that costs most."""
+        return self.charge(1)
+
     def measures(self, round_: int) -> bool:
         """Clients' metrics are released with this round."""
         return bool(self.metrics_every and (round_ - 1) % self.metrics_every == 0)
@@ -142,6 +147,27 @@ def check(plan: Plan) -> None:
             raise PlanError(f"Expected {expected} (privacy.mode = 'central').")
 
 
+def pool(plan: Plan) -> int:
+    """Clients that a Poisson cohort must be drawn of, for one below the least to be as rare as promised."""
+    low, high = 1, plan.clients.count
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _too_small(plan, middle) <= _SLACK * plan.privacy.delta else (middle + 1, high)
+    return low
+
+
+def pledge(plan: Plan, made: Central | None) -> Mapping[str, str]:
+    """What must stay as it is while a run goes on, by key: or what its ledger says would not be what was done."""
+    keys: dict[str, object] = {"privacy.mode": plan.privacy.mode}
+    if made is not None:
+        names = ("mechanism", "bands", "clip_norm", "clip_quantile", "metrics_noise")
+        keys |= {f"privacy.{name}": getattr(plan.privacy, name) for name in names}
+        keys |= {f"cohort.{name}": getattr(plan.cohort, name) for name in ("selection", "fraction", "buffer")}
+        if made.banded is not None:  # what later rounds hide is also earlier rounds'
+            keys["privacy.noise_multiplier"] = f"{made.multiplier:.6g}"
+    return {key: str(value) for key, value in keys.items()}
+
+
 def _clauses(plan: Plan, kind: Sampling) -> Sequence[tuple[Callable[[], bool], str]]:
     """What must hold, and how to say that it does not."""
     p, cohort, clients = plan.privacy, plan.cohort, plan.clients.count
@@ -152,8 +178,8 @@ def _clauses(plan: Plan, kind: Sampling) -> Sequence[tuple[Callable[[], bool], s
             "strategy.weighting = 'uniform': a client that counts for more than others passes its bound",
         ),
         (
-            lambda: cohort.selection != "weighted",
-            "cohort.selection other than 'weighted': who takes part would depend on what devices hold",
+            lambda: cohort.selection not in ("weighted", "deadline-aware"),
+            f"cohort.selection other than '{cohort.selection}': who takes part would depend on what devices hold",
         ),
         (
             lambda: cohort.late == "drop",
@@ -183,7 +209,7 @@ def _clauses(plan: Plan, kind: Sampling) -> Sequence[tuple[Callable[[], bool], s
             "of that share is large enough",
         ),
         (
-            lambda: kind != POISSON or _too_small(plan) <= _SLACK * p.delta,
+            lambda: kind != POISSON or _too_small(plan, clients) <= _SLACK * p.delta,
             f"cohort.fraction * clients.count further above privacy.min_cohort and cohort.min_updates "
             f"({least(plan)}): smaller cohorts would be drawn too often",
         ),
@@ -212,10 +238,11 @@ def least(plan: Plan) -> int:
     return max(1, plan.cohort.min_updates, plan.privacy.min_cohort)
 
 
-def _too_small(plan: Plan) -> float:
-    """What Poisson cohorts below the least add to delta: the chance of one in any round, for the others than one
-    client, times ``1 + exp(epsilon)``, since rounds that differ in that alone can then be told apart."""
-    n, q, few = plan.clients.count - 1, plan.cohort.fraction, least(plan)
+def _too_small(plan: Plan, willing: int) -> float:
+    """What Poisson cohorts below the least add to delta, drawn of so many clients: the chance of one in any round, for
+    the others than one client, times ``1 + exp(epsilon)``, since rounds that differ in that alone can then be told
+    apart."""
+    n, q, few = willing - 1, plan.cohort.fraction, least(plan)
     if few <= 1:
         return 0.0  # a round without anybody is a sum of nothing, with noise
     if q >= 1.0:

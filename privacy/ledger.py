@@ -117,9 +117,9 @@ class Ledger:
     ) -> list[Entry]:
         """Append an entry for each line, all or none; durable on return. Only then may be released what they pay for.
 
-        Lines that are here already (same run, round, party, mechanism) are returned as they were written. Raises
-        PrivacyError where such a line says something else, and BudgetSpent, with nothing written, where a party would
-        have spent more than ``budget``.
+        Lines that are here already (same run, round, party, mechanism) are returned as they were written; of reports
+        the first stands. Raises PrivacyError where such a charge says something else, and BudgetSpent, with nothing
+        written, where a party would have spent more than ``budget``.
         """
         lines = list(lines)
         with self._ours(), self._transaction():
@@ -134,10 +134,11 @@ class Ledger:
                 if key not in paid:
                     entry = self._entry(run, round_, line, fresh)
                     made.append(paid.setdefault(key, sealed(entry, made[-1].head if made else self._head)))
-                elif not paid[key].same(line):
+                elif isinstance(line, Spend) and not paid[key].same(line):
                     raise PrivacyError(
                         f"Round {round_} of run '{run}' was charged to {spoken(line.party)} before, and differently: "
-                        f"{paid[key].parameters} in entry {paid[key].number}, now {line}."
+                        f"{paid[key].parameters} in entry {paid[key].number}, now {line}. "
+                        "Go on with the plan as it was."
                     )
             self._db.executemany(
                 f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join('?' * len(Entry._fields))})",

@@ -217,7 +217,7 @@ class Coordinator:
         if not self.rules.sampled:
             return self._invite(now, math.ceil(self.target * self.rules.over_select))
         invited = self._invite(now, self.target)
-        self.target = len(self._own())
+        self.target = len(self._own())  # of Poisson cohorts only known now
         return invited or self._close()
 
     def _fill(self, now: float) -> list[Action]:
@@ -256,9 +256,11 @@ class Coordinator:
         if counted >= least:
             return self._close()
         note = Note(f"round {self.round}: deadline passed with {counted} of at least {least} updates; extended")
-        drawn = {lease.client for lease in self._own()} if self.rules.sampled else None
+        if self.rules.sampled:  # who was drawn stays drawn
+            self.deadline = now + self.rules.deadline_s
+            return [note, *self._invite(now, least, {lease.client for lease in self._own()})]
         self._extend(now)
-        return [note, *self._invite(now, len(self.names), drawn)]
+        return [note, *self._invite(now, len(self.names))]
 
     def _until(self, lease: Lease) -> float:  # noqa: ARG002 - Buffered needs it
         """When a lease's time is over."""
@@ -316,10 +318,12 @@ class Coordinator:
         willing = [client for client in self._willing(now) if client not in busy]
         if len(willing) < max(1, self.rules.min_updates):
             return []
-        pool = len(willing) if self.rules.sampled else len(busy.union(present))
-        target = min(self.rules.cohort(pool), len(willing))
-        if target < 1:
-            return []
+        if self.rules.sampled:
+            target = self.rules.cohort(len(willing))
+            if target < max(1, self.rules.min_updates) or len(willing) < self.rules.pool:
+                return []
+        else:
+            target = min(max(self.rules.cohort(len(busy.union(present))), self.rules.min_updates), len(willing))
         self.phase, self.target = Phase.TRAINING, target
         self.deadline = now + self.rules.deadline_s
         return self._launch(now)
@@ -329,8 +333,11 @@ class Coordinator:
         ``among`` in place of a draw."""
         own = self._own()
         out = set(self.at_work()) | {lease.client for lease in own if lease.fate is not Fate.STALE}
-        if self.rules.once:
-            out |= {lease.client for lease in self.leases.values() if lease.fate is Fate.COUNTED}
+        counted = {lease.client for lease in self.leases.values() if lease.fate is Fate.COUNTED}
+        if among is not None:
+            out = counted.union(self.at_work())
+        elif self.rules.once:
+            out |= counted
         pool = {self.names[c]: c for c in self._willing(now) if c not in out}
         candidates = [self.candidate(client, name) for name, client in pool.items()]
         if among is None:

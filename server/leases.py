@@ -41,8 +41,8 @@ class Rules:
     waits up to ``regroup_s`` for the clients that were enrolled: they find the server again at their own pace. A lease
     stays open for ``max_staleness`` rounds after its own. ``require``: what a client's condition must meet. ``buffer``
     and ``concurrency`` (as ``cohort``) are those of ``Buffered``. ``sampled``: a cohort is drawn once, with no
-    replacements; ``cohort`` then maps the number of willing clients. ``once``: nobody is invited whose update is in the
-    current round already, whichever version it builds on: each client is in one sum at most once.
+    replacements; ``cohort`` then maps the number of willing clients, of which there must be ``pool``. ``once``: nobody
+    is invited whose update is in the current round already, whichever version it builds on.
     """
 
     rounds: int
@@ -60,6 +60,7 @@ class Rules:
     buffer: int = 0
     concurrency: Callable[[int], int] = lambda present: present
     sampled: bool = False
+    pool: int = 1
     once: bool = False
 
 

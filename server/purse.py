@@ -9,6 +9,7 @@ pays for is.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from fedpress.errors import BudgetSpent
 from fedpress.plan import Plan
@@ -26,6 +27,8 @@ class Purse:
         self._delta = plan.privacy.delta
         self._wanted = plan.cohort.min_clients or plan.clients.count
         self._able: dict[tuple[str, int], bool] = {}
+        self.attempt = 0
+        """How often rounds of this run were given up: what was paid for one is not good for the next."""
 
     def refusal(self, round_: int, names: Collection[str]) -> str:
         """Why a round may not begin, as far as budgets say; "" if it may. ``names``: of all enrolled clients."""
@@ -53,7 +56,10 @@ class Purse:
             return True
         if (name, round_) not in self._able:
             try:
-                ledger.afford(self._run, round_, [self._spend(central, client(name), round_)], self._budget)
+                dearest = replace(
+                    self._spend(central, client(name), round_), charge=central.dearest
+                )  # it may come late
+                ledger.afford(self._run, round_, [dearest], self._budget)
                 self._able[name, round_] = True
             except BudgetSpent:
                 self._able[name, round_] = False
@@ -88,4 +94,5 @@ class Purse:
         if central.measures(round_):
             facts["metrics_noise"] = central.metrics
         kind = "gaussian" if central.banded is None else f"banded:{central.banded.bands}"
+        kind += f", attempt {self.attempt + 1}" if self.attempt else ""
         return Spend(party, central.charge(round_), kind, facts)

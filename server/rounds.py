@@ -40,7 +40,7 @@ class Cover:
         if self == Cover():
             return record
         measured = sum(bool(report.held_out) for report in updates)
-        hidden: dict[str, Any] = {"clients": {}}
+        hidden: dict[str, Any] = {"clients": {}, "epsilon": 0.0}  # the most that one client says is one client's
         if self.noised or len(updates) < self.least:
             hidden["train_loss"] = None
         if self.noised or measured < self.least:

@@ -7,6 +7,7 @@ skin drains with ``advance``.
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 from collections import deque
@@ -19,7 +20,7 @@ from fedpress.compression.registry import parse as parse_codec
 from fedpress.errors import BudgetSpent, PlanError, SpecError, StoreError, closest
 from fedpress.params import Spec, Tensors, finite, ordered
 from fedpress.plan import Plan
-from fedpress.privacy.central import NONE, Central
+from fedpress.privacy.central import NONE, POISSON, Central, pledge, pool
 from fedpress.privacy.ledger import Ledger
 from fedpress.privacy.noise import Noise
 from fedpress.protos import fleet_pb2 as pb
@@ -79,6 +80,8 @@ class Run:
         self.full_spec = Spec.of(full)
         self.layout = self.strategy.layout(self.full_spec)
         self.spec = spec_of(self.layout, self.full_spec)
+        self._noise = noise or Noise.secret()
+        self._central = Central.of(plan)
         self.run_id = self._claim()
         self.versions = Versions(plan.download, self.spec, store)
         self.meter = Meter((int(store.meta("wire_up") or 0), int(store.meta("wire_down") or 0)))
@@ -94,8 +97,6 @@ class Run:
         texts = (*possible(plan.upload), plan.download.codec)
         needs = frozenset[str]().union(*(ids_of(parse_codec(text)) for text in texts))
         self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec, room(plan, self.spec))
-        self._noise = noise or Noise.secret()
-        self._central = Central.of(plan)
         self._guarded = None if self._central is None else Guarded(self.spec, self._central, self._noise)
         self._purse = Purse(plan, self._central, ledger, self.run_id)
         self._cover = Cover.of(plan.privacy)
@@ -191,20 +192,38 @@ class Run:
                 self.store.set_meta("spec", self.spec.to_json())
                 self.store.set_meta("run_id", secrets.token_hex(8))
                 self.store.set_meta("seed", str(self.plan.run.seed))
+                self.store.set_meta("pledge", json.dumps(pledge(self.plan, self._central)))
             elif Spec.from_json(known) != self.spec or self.store.meta("seed") != str(self.plan.run.seed):
                 raise StoreError(
                     "The store in this run's directory is of another model or run.seed. Choose another run.name, or "
                     "start over with --fresh."
                 )
+            self._keep_pledge()
             return self.store.meta("run_id") or ""
+
+    def _keep_pledge(self) -> None:
+        """Raise StoreError for a plan that would make untrue what the run's ledger says."""
+        was, now = json.loads(self.store.meta("pledge") or "{}"), pledge(self.plan, self._central)
+        for key in sorted(was.keys() & now.keys(), key=["privacy.mode", *now].index):
+            if was[key] != now[key]:
+                raise StoreError(
+                    f"The run began with {key} = {was[key]}, the plan now says {now[key]}: its ledger would not be "
+                    "true any more. Go on with the plan as it was, or begin another run."
+                )
 
     def _rules(self) -> Rules:
         plan, central = self.plan, self._central
         sampled = central is not None and central.sampling != NONE
         few = max(plan.cohort.min_updates, plan.privacy.min_cohort)
+        poisson = central is not None and central.sampling == POISSON
+
+        def share(willing: int) -> int:
+            """Rounded down, so that nobody is drawn more often than was promised; of Poisson only the mean."""
+            return max(few if poisson else 0, math.floor(plan.cohort.fraction * willing))
+
         return Rules(
             rounds=plan.run.rounds,
-            cohort=plan.cohort_size if not sampled else lambda willing: math.floor(plan.cohort.fraction * willing),
+            cohort=share if sampled else plan.cohort_size,
             select=SELECTIONS[plan.cohort.selection](plan, self._noise),
             require=plan.cohort.require,
             min_clients=plan.cohort.min_clients or plan.clients.count,
@@ -217,6 +236,7 @@ class Run:
             buffer=plan.cohort.buffer,
             concurrency=plan.concurrency,
             sampled=sampled,
+            pool=pool(plan) if poisson else 1,
             once=central is not None or few > 1,
         )
 
@@ -239,13 +259,19 @@ class Run:
 
     def _resume(self) -> None:
         self.versions.restore()
+        self._purse.attempt = int(self.store.meta("attempt") or 0)
         round_ = int(self.store.meta("round") or 1)
         phase = Phase(self.store.meta("phase"))
         evaluating = phase is Phase.EVALUATING
         leases = self.store.leases(round_, evaluating) if phase is not Phase.FINISHED else []
         done = max(int(r["round"]) for r in self.store.rounds() if not r.get("evaluation"))
         if phase in (Phase.FINISHED, Phase.EVALUATING) and done < self.plan.run.rounds:
-            self.store.expire(round_)
+            with self.store.transaction():
+                self.store.expire(round_)
+                if self._central is not None:  # another cohort is drawn, and one sum is of one cohort
+                    self.store.give_up(round_)
+                    self._purse.attempt += 1
+                    self.store.set_meta("attempt", str(self._purse.attempt))
             round_, phase, leases = done + 1, Phase.GATHERING, []
         target = int(self.store.meta("target") or 0)
         self._coordinator.restore(round_, phase, target, leases, self._enrolment.names, self._clock())
@@ -310,6 +336,11 @@ class Run:
 
     def _close_round(self, round_: int) -> None:
         arrived = self.model
+        try:
+            epsilon = self._purse.pay(round_, self._paying(round_))
+        except BudgetSpent as error:
+            self._do(self._coordinator.stop(str(error)))
+            return
         aggregate = self._updates.aggregate(self.enrolled)
         released = self._guarded.metrics() if self._central and self._guarded and self._central.measures(round_) else {}
         model, state = self.strategy.step(self.versions.exact, aggregate, self.versions.state)
@@ -317,11 +348,6 @@ class Run:
             self._do(self._coordinator.stop(f"round {round_} diverged: the model is not finite; lower train.lr"))
             return
         now = self._clock()
-        try:
-            epsilon = self._purse.pay(round_, self._paying(round_))
-        except BudgetSpent as error:
-            self._do(self._coordinator.stop(str(error)))
-            return
         with self.store.transaction():
             ended, renewed = self._coordinator.closing()
             for lease in ended:

@@ -233,6 +233,12 @@ class Store:
         """All open leases are stale: they ended in this round."""
         self._db.execute("UPDATE leases SET fate = 'stale', ended = ? WHERE ended = 0", (round_,))
 
+    def give_up(self, round_: int) -> None:
+        """What was counted into a round does not count: it is never to be folded."""
+        updates = "SELECT id FROM leases WHERE ended = ? AND fate = 'counted' AND evaluate = 0"
+        self._db.execute(f"DELETE FROM chunks WHERE ticket IN ({updates})", (round_,))
+        self._db.execute(f"UPDATE leases SET fate = 'stale' WHERE id IN ({updates})", (round_,))
+
     def counted(self, round_: int) -> list[tuple[Lease, bytes, int]]:
         """The updates folded into a round, in that order: lease, serialised report, tag of its codec's memory."""
         rows = self._db.execute(

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedpress.client.probe import Encoding, Probe
 from fedpress.errors import CodecError, DataError
+from fedpress.plan import Plan
 from fedpress.simulations.records import first_fault
 from fedpress.simulations.tap import passed
 
@@ -40,8 +41,12 @@ Layers = Mapping[str, Layer]
 _LAYERS: Final = TypeAdapter(dict[str, Layer])
 
 
-def last_round(rounds: int, directory: Path) -> Probe:
-    """A probe that writes the file into ``directory`` when it sees the update of round ``rounds``."""
+def last_round(plan: Plan, directory: Path) -> Probe | None:
+    """A probe that writes the file into ``directory`` when it sees the update of the plan's last round; None where
+    nothing may be written down of single clients."""
+    if plan.privacy.mode == "central" or plan.privacy.min_cohort > 1:
+        return None
+    rounds = plan.run.rounds
 
     def probe(encoding: Encoding) -> None:
         if encoding.context.round == rounds:

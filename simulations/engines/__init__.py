@@ -60,7 +60,6 @@ def baseline(plan: Plan, listen: events.Listener) -> Summary:
             "run": plan.run.model_copy(update={"out": plan.directory, "name": "baseline", "checkpoint_every": 0}),
             "upload": plan.upload.model_copy(update={"codec": "raw"}),
             "download": plan.download.model_copy(update={"codec": "raw", "mode": "full"}),
-            "privacy": plan.privacy.model_copy(update={"ledger": None}),  # or it would spend the run's budget
             "engine": plan.engine.model_copy(update={"name": "inline", "baseline": False}),
         }
     )

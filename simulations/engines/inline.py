@@ -123,7 +123,7 @@ def inline(
             vault = vaults.enter_context(Vault(plan.directory / "clients" / name, durable=False))
             trainer = problem.trainer(shard)
             link = InlineLink(federation)
-            probe = probes(name) if probes else distortion.last_round(plan.run.rounds, vault.directory)
+            probe = probes(name) if probes else distortion.last_round(plan, vault.directory)
             task, waits = problem.task.name, partial(away, there, federation, name)
             devices.append(
                 Device(link, vault, trainer, name, task, patience=0.0, sleep=lambda _: None, probe=probe, away=waits)

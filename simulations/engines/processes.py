@@ -68,7 +68,7 @@ def work(plan: Plan, shard: int, name: str, address: str, log: Path, began: floa
         os.dup2(out.fileno(), sys.stdout.fileno())
         os.dup2(out.fileno(), sys.stderr.fileno())
         vault = plan.directory / "clients" / name
-        probe = distortion.last_round(plan.run.rounds, vault)
+        probe = distortion.last_round(plan, vault)
         problem = warm.problem_of(plan)
         there = problem.availability
 

@@ -57,7 +57,7 @@ def virtual(problem: Problem, listen: events.Listener, resume: bool, baseline: S
         clients = []
         for shard, name in shards:
             vault = vaults.enter_context(Vault(plan.directory / "clients" / name, durable=False))
-            probe = distortion.last_round(plan.run.rounds, vault.directory)
+            probe = distortion.last_round(plan, vault.directory)
             clients.append(SimulatedClient(problem, shard, host.federation, vault, problem.profiles[name], probe))
         agenda.run(host.federation, clients, evaluate)
         return host.result("inline", baseline, wall_seconds=time.monotonic() - began)

@@ -9,7 +9,7 @@ import pytest
 from fedpress.errors import PlanError
 from fedpress.plan import Plan, load
 from fedpress.privacy.accountants import Charge, epsilon
-from fedpress.privacy.central import Central, check, participations, sampling
+from fedpress.privacy.central import Central, check, participations, pool, sampling
 from fedpress.server.strategies import build
 
 PRIVATE = (
@@ -80,11 +80,24 @@ def test_small_cohorts_are_in_the_statement() -> None:
     assert made.delta < 1e-5
 
 
+def test_a_small_fleet_is_no_pool_for_large_cohorts() -> None:
+    needed = pool(plan("clients.count=1000", "privacy.min_cohort=20"))
+    assert 20 / 0.1 < needed < 1000
+    assert pool(plan()) == 1
+
+
+def test_a_lease_may_land_in_the_round_that_costs_most() -> None:
+    made = central("privacy.metrics_noise=2", "evaluate.clients_every=5")
+    assert made.dearest == min(made.charge(r) for r in range(1, 12))
+    assert made.dearest.noise_multiplier < made.charge(2).noise_multiplier
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (("strategy.weighting=examples",), "strategy.weighting = 'uniform'"),
         (("cohort.selection=weighted",), "selection other than 'weighted'"),
+        (("cohort.selection=deadline-aware",), "selection other than 'deadline-aware'"),
         (("cohort.late=fold",), "cohort.late = 'drop'"),
         (("cohort.over_select=1.5",), "cohort.over_select = 1"),
         (("evaluate.clients_every=1",), "privacy.metrics_noise > 0"),

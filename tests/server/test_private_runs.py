@@ -7,18 +7,22 @@ import multiprocessing
 import os
 import random
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedpress.errors import FedpressError
+from fedpress.cli import guarded
+from fedpress.errors import FedpressError, StoreError
 from fedpress.params import Tensors, flatten
 from fedpress.plan import Plan, load
+from fedpress.privacy.accountants import Charge
 from fedpress.privacy.correlated import Banded
-from fedpress.privacy.ledger import LEDGER_FILE, Entry, Ledger
+from fedpress.privacy.ledger import LEDGER_FILE, POPULATION, Entry, Ledger, Spend
 from fedpress.server import events
 from fedpress.simulations.engines import simulate
 from fedpress.simulations.results import Result
@@ -102,6 +106,52 @@ def test_a_round_that_would_overspend_does_not_begin_also_after_a_restart(tmp_pa
     again = run(tmp_path, "privacy.noise_multiplier=2", "privacy.max_epsilon=2", resume=True)
     assert ledger(tmp_path) == paid
     assert again.summary.model == first.summary.model
+
+
+def test_a_round_that_was_given_up_is_of_nobody_when_the_run_goes_on(tmp_path: Path) -> None:
+    """Another run spends the budget in mid-round; with more of it, another cohort is drawn, and one sum is of one."""
+
+    def spend(event: events.Event) -> None:
+        if isinstance(event, events.UpdateCounted) and event.round == 2:
+            other = Ledger(tmp_path / "private" / LEDGER_FILE, 1e-5, durable=False)
+            other.charge("other", 1, [Spend(POPULATION, Charge(1.0, "poisson", 0.5, 3))])
+            other.close()
+
+    keys = ("privacy.noise_multiplier=5", "privacy.max_epsilon=4")
+    first = run(tmp_path, *keys, listen=spend)
+    assert first.summary.rounds == 1
+    run(tmp_path, *keys, "privacy.max_epsilon=40", resume=True)
+    with closing(sqlite3.connect(tmp_path / "private" / "store.sqlite")) as store:
+        rows = store.execute("SELECT client FROM leases WHERE ended = 2 AND fate = 'counted'").fetchall()
+    assert len(rows) == len(set(rows)) == run(tmp_path, *keys, "privacy.max_epsilon=40", resume=True).rounds[2].updates
+    assert [e.round for e in ledger(tmp_path) if e.run != "other"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("cohort.fraction", ["cohort.fraction=0.4"]),
+        ("cohort.selection", ["cohort.selection=round-robin"]),
+        ("privacy.clip_norm", ["privacy.clip_norm=2"]),
+        ("privacy.mode", ["privacy.mode=none", "cohort.selection=uniform"]),
+    ],
+)
+def test_a_run_does_not_go_on_with_a_plan_that_makes_its_ledger_untrue(
+    tmp_path: Path, key: str, more: list[str]
+) -> None:
+    run(tmp_path, "run.rounds=1")
+    with pytest.raises(StoreError, match=f"The run began with {key} = "):
+        run(tmp_path, "run.rounds=2", *more, resume=True)
+    assert run(tmp_path, "run.rounds=2", resume=True).summary.rounds == 2
+
+
+def test_a_poisson_cohort_of_less_than_one_client_is_a_round(tmp_path: Path) -> None:
+    assert run(tmp_path, "cohort.fraction=0.05").summary.rounds == 4
+
+
+def test_no_picture_is_made_of_what_single_clients_sent(tmp_path: Path) -> None:
+    run(tmp_path, "cohort.selection=round-robin")
+    assert not list((tmp_path / "private").rglob("distortion.json"))
 
 
 def test_runs_on_one_ledger_share_a_budget(tmp_path: Path) -> None:
@@ -219,8 +269,6 @@ def test_a_resumed_correlated_run_goes_on_with_its_noise(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("mode", ["central", "local"])
 def test_the_command_line_names_what_it_stands_for(mode: str) -> None:
-    from fedpress.cli import guarded
-
     words = guarded(["cohort.fraction=0.1", "evaluate.clients_every=2"], mode, 3.0)
     assert f"privacy.mode={mode}" in words
     assert "privacy.epsilon=3.0" in words
@@ -228,3 +276,10 @@ def test_the_command_line_names_what_it_stands_for(mode: str) -> None:
     assert "evaluate.clients_every=0" not in words
     with pytest.raises(FedpressError, match="--privacy"):
         guarded([], None, 3.0)
+    with pytest.raises(FedpressError, match="got both"):
+        guarded(["privacy.epsilon=8"], mode, 3.0)
+
+
+def test_what_the_plan_says_of_metrics_stands(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text('[privacy]\nmetrics_noise = 2.0\n[strategy]\nweighting = "uniform"\n')
+    assert guarded([str(tmp_path / "plan.toml")], "central", None) == ["privacy.mode=central"]

@@ -104,6 +104,40 @@ def test_who_fails_is_asked_again_and_nobody_else() -> None:
     assert [lease.client for lease in issue.leases] == [first.client]
 
 
+def test_who_was_drawn_stays_drawn_however_long_it_is_away() -> None:
+    c = sampled(fixed(Noise.secret()), 10, min_updates=2, cohort=lambda n: 2, presence_s=5.0)
+    first, second = list(c.leases.values())
+    c.declined(first.id, 1.0)
+    c.counted(second.id, 2.0)
+    for now in (10.0, 20.0, 30.0):
+        assert [type(action) for action in c.tick(now)] == [Note]
+    c.met(first.client, 39.0)
+    _, issue = c.tick(40.0)
+    assert isinstance(issue, Issue)
+    assert [lease.client for lease in issue.leases] == [first.client]
+    assert c.counted(issue.leases[0].id, 41.0) == [Step(1)]
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_no_round_is_of_fewer_than_the_least_when_fewer_are_here(drawn: bool) -> None:
+    c = sampled(fixed(Noise.secret()), 20, cohort=lambda n: int(0.3 * n), min_updates=5, sampled=drawn)
+    for lease in list(c.leases.values()):
+        closing = c.counted(lease.id, 1.0)
+    assert closing == [Step(1)]
+    c.stepped(1000.0)
+    for i in range(10):
+        c.met(f"id{i}", 1000.0)
+    second = [lease for lease in c.leases.values() if lease.round == 2]
+    assert len(second) == (0 if drawn else 5)  # three of ten would be fewer than five
+
+
+def test_a_poisson_round_waits_until_there_are_enough_to_draw_of() -> None:
+    c = sampled(poisson(0.5, 1, Noise.secret()), 8, pool=9)
+    assert c.phase is Phase.GATHERING
+    c.enrolled("id8", "c008", 0.0)
+    assert c.phase is not Phase.GATHERING
+
+
 def test_a_cohort_is_a_share_of_those_that_may_come_rounded_down() -> None:
     c = sampled(fixed(Noise.secret()), 10, cohort=lambda n: int(0.5 * n))
     c = Coordinator(c.rules, c.new_id, may=lambda client, *_: client != "id0")
