@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 plan_app = typer.Typer(help="Check a plan, explain its keys, print all of it.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
-bench_app = typer.Typer(help="Measure codecs on real updates, and accuracy against traffic.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure codecs, accuracy against traffic, strategies, privacy.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 console: Final = Console()
 complaints: Final = Console(stderr=True)
@@ -468,6 +468,34 @@ def bench_strategies(
         rows = studies.run(study, setting or [], arm or [], seed or [0, 1, 2], out, keys or [], steps.run)
     wide.print(studies.table(rows, studies.STUDIES[study].shows))
     console.print(str(studies.save(rows, out)))
+
+
+@bench_app.command("privacy")
+def bench_privacy(
+    settings: Annotated[
+        list[str] | None, typer.Argument(help='As "femnist / local"; none: all there are.', show_default=False)
+    ] = None,
+    epsilon: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, help="Repeat for more; 0: without privacy. Default: 1, 3, 8 and 0.", show_default=False),
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeat for more. Default: 0, 1 and 2.")] = None,
+    keys: Annotated[list[str] | None, typer.Option("--set", help="A key of the plan for all runs, KEY=VALUE.")] = None,
+    out: Annotated[Path, typer.Option(help="Where runs are kept; finished ones are not run again.")] = Path(
+        "runs/privacy"
+    ),
+) -> None:
+    """What privacy costs in accuracy, and what compression costs on top of its noise.
+
+    Example: [bold]fedpress bench privacy "fashion-mnist / central" --epsilon 3 --seed 0[/bold]
+    """
+    from fedpress.simulations.benchmarks import privacy
+    from fedpress.simulations.benchmarks.steps import Steps
+
+    with Steps(console, "running") as steps:
+        rows = privacy.run(settings or [], epsilon or [], seed or [0, 1, 2], out, keys or [], steps.run)
+    wide.print(privacy.table(rows))
+    console.print(str(out / "privacy.json"))
 
 
 def read_plan(words: list[str] | None) -> Plan:

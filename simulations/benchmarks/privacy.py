@@ -1,0 +1,189 @@
+"""``fedpress bench privacy``: what privacy costs in accuracy, and what compression costs on top of it, on real data.
+
+Each setting is run at each epsilon (delta 1e-5; 0: without privacy) with uncompressed uploads and downloads and with
+the default codecs, all else alike. Noise is secret, so runs differ; seeds change the split and the first model.
+Under central privacy the unit is a client, so there are many with little each, as in the field's own experiments; under
+local privacy it is an example, so there are few clients with much data each.
+
+Learning rates, clips and rounds are the best of a few tried on seed 0 at epsilon 3, and the same at every epsilon.
+Without privacy nothing is clipped, and cohorts of the same size are drawn; under local privacy's settings the learning
+rate, which is one for clipped gradients, is then another.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from rich.markup import escape
+from rich.table import Table
+
+from fedpress import plan as plans
+from fedpress.plan import Plan
+from fedpress.server import events
+from fedpress.simulations import units
+from fedpress.simulations.benchmarks.settings import QUIET
+from fedpress.simulations.benchmarks.traffic import file_name, known, measure
+from fedpress.simulations.results import Result
+
+#: Without privacy, as an epsilon.
+NONE: Final = 0.0
+EPSILONS: Final = (1.0, 3.0, 8.0, NONE)
+RAW: Final = "uncompressed"
+DEFAULT: Final = "default"
+#: What travels, by name: the codecs' keys.
+CODECS: Final[Mapping[str, Sequence[str]]] = {
+    RAW: ("upload.codec=raw", "download.codec=raw", "download.mode=full"),
+    DEFAULT: (),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """``keys``: of all its plans; ``private``, ``plain``: further ones with privacy, and without."""
+
+    keys: Sequence[str]
+    private: Sequence[str]
+    plain: Sequence[str]
+
+    def of(self, *keys: str) -> Setting:
+        """The same with further keys."""
+        return replace(self, keys=(*self.keys, *keys))
+
+
+_CENTRAL: Final = Setting(
+    keys=(
+        "clients.count=1000",
+        "clients.partition=iid",
+        "clients.holdout=0",
+        "cohort.fraction=0.05",
+        "run.rounds=25",
+        "strategy.weighting=uniform",
+        "strategy.lr=1",
+        "evaluate.server_every=5",
+    ),
+    private=("privacy.mode=central", "privacy.clip_norm=1", "cohort.selection=poisson"),
+    plain=(),
+)
+_LOCAL: Final = Setting(
+    keys=(
+        "clients.partition=iid",
+        "clients.holdout=0",
+        "run.rounds=20",
+        "train.max_steps=4",
+        "strategy.lr=1",
+        "evaluate.server_every=5",
+    ),
+    private=("privacy.mode=local", "privacy.clipping=ghost", "privacy.clip_norm=1", "train.lr=4"),
+    plain=("train.lr=1",),
+)
+_HERE: Final = Path(__file__).parent
+_FASHION: Final = f'task.name="{_HERE / "small_fashion_mnist.py"}"'
+_FEMNIST: Final = f'task.name="{_HERE / "small_femnist.py"}"'
+
+SETTINGS: Final[Mapping[str, Setting]] = {
+    "fashion-mnist / local": _LOCAL.of(_FASHION, "clients.count=10", "train.batch_size=200"),
+    "fashion-mnist / central": _CENTRAL.of(_FASHION, "train.batch_size=20", "train.epochs=2", "train.lr=0.4"),
+    "femnist / local": _LOCAL.of(_FEMNIST, "clients.count=5", "train.batch_size=400"),
+    "femnist / central": _CENTRAL.of(_FEMNIST, "train.batch_size=8", "train.epochs=3", "train.lr=0.5"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting at an epsilon (0: without privacy), over its seeds: accuracies and uploaded bytes by codecs, the most
+    that a run spent, and what compression costs in points (of accuracy, 0 to 100), with that mean's standard error."""
+
+    setting: str
+    epsilon: float
+    accuracies: Mapping[str, Sequence[float]]
+    uploaded: Mapping[str, float]
+    spent: float | None
+    cost: float
+    cost_error: float
+
+
+def plan_of(setting: str, epsilon: float, codecs: str, seed: int, out: Path, more: Sequence[str] = ()) -> Plan:
+    """One run's plan. Raises PlanError."""
+    of, sent = known("setting", setting, SETTINGS), known("codecs", codecs, CODECS)
+    private = (*of.private, f"privacy.epsilon={epsilon}") if epsilon else of.plain
+    name = file_name(setting, f"{epsilon:g}", codecs, str(seed))
+    named = (f'run.out="{out}"', f'run.name="{name}"', f"run.seed={seed}")
+    return plans.load(None, [*QUIET, *of.keys, *private, *sent, *named, *more])
+
+
+def run(
+    settings: Sequence[str],
+    epsilons: Sequence[float],
+    seeds: Sequence[int],
+    out: Path,
+    more: Sequence[str] = (),
+    tick: Callable[[str, Plan], events.Listener] = lambda *_: lambda _: None,
+) -> list[Row]:
+    """Measure all; write ``privacy.json`` into ``out``. ``tick`` is told of every run before it begins and gives what
+    hears it. Raises FedpressError."""
+    planned = {
+        (s, e): {c: [plan_of(s, e, c, seed, out, more) for seed in seeds] for c in CODECS}
+        for s in settings or SETTINGS
+        for e in epsilons or EPSILONS
+    }
+    rows: list[Row] = []
+    for (setting, epsilon), arms in planned.items():
+        found: dict[str, list[Result]] = {}
+        for codecs, plans_ in arms.items():
+            text = f"{setting}, {_promise(epsilon)}, {codecs}"
+            found[codecs] = [_measured(p, tick(f"{text}, seed {p.run.seed}", p)) for p in plans_]
+        rows.append(compare(setting, epsilon, found))
+        (out / "privacy.json").write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
+    return rows
+
+
+def compare(setting: str, epsilon: float, found: Mapping[str, Sequence[Result]]) -> Row:
+    """Runs with the default codecs beside the uncompressed ones of the same seeds."""
+    accuracies = {codecs: [r.summary.accuracy or 0.0 for r in results] for codecs, results in found.items()}
+    costs = [100 * (raw - sent) for raw, sent in zip(accuracies[RAW], accuracies[DEFAULT], strict=True)]
+    spent = [r.summary.epsilon for results in found.values() for r in results if r.summary.epsilon is not None]
+    return Row(
+        setting=setting,
+        epsilon=epsilon,
+        accuracies=accuracies,
+        uploaded={c: statistics.mean(r.summary.bytes_up for r in results) for c, results in found.items()},
+        spent=max(spent, default=None),
+        cost=statistics.mean(costs),
+        cost_error=statistics.stdev(costs) / len(costs) ** 0.5 if len(costs) > 1 else 0.0,
+    )
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Rows side by side."""
+    out = Table("setting", "privacy")
+    names = ("spent", "accuracy,\nuncompressed", "accuracy,\ndefault", "compression\ncosts, points")
+    for name in (*names, "uploaded,\nuncompressed", "uploaded,\ndefault"):
+        out.add_column(name, justify="right")
+    for row in rows:
+        spent = "-" if row.spent is None else f"{row.spent:.3g}"
+        cost = f"{row.cost:+.1f} ± {row.cost_error:.1f}"
+        sent = [units.size(round(row.uploaded[codecs])) for codecs in CODECS]
+        values = [_with_deviation(row.accuracies[codecs]) for codecs in CODECS]
+        out.add_row(escape(row.setting), _promise(row.epsilon), spent, *values, cost, *sent)
+    return out
+
+
+def _measured(plan: Plan, listen: events.Listener) -> Result:
+    """The plan's result. The devices' vaults, up to a gigabyte of them, are not kept."""
+    result = measure(plan, listen)
+    shutil.rmtree(plan.directory / "clients", ignore_errors=True)
+    return result
+
+
+def _promise(epsilon: float) -> str:
+    return f"epsilon {epsilon:g}" if epsilon else "none"
+
+
+def _with_deviation(values: Sequence[float]) -> str:
+    return f"{units.share(statistics.mean(values))} ± {100 * statistics.pstdev(values):.1f}"
