@@ -15,7 +15,7 @@ from fedpress.plan import Download, Upload
 from fedpress.privacy import central
 from fedpress.server.strategies import build
 from fedpress.simulations.benchmarks import privacy
-from fedpress.simulations.benchmarks.privacy import CODECS, DEFAULT, EPSILONS, NONE, RAW, SETTINGS
+from fedpress.simulations.benchmarks.privacy import CODECS, DEFAULT, EPSILONS, FINE, NONE, RAW, SETTINGS
 from fedpress.simulations.results import Result, Summary
 from fedpress.simulations.tasks import load_task
 
@@ -38,7 +38,8 @@ def test_every_arm_is_a_plan_that_can_run(setting: str, tmp_path: Path) -> None:
         assert (raw.upload.codec, raw.download.codec, raw.download.mode) == ("raw", "raw", "full")
         assert (default.upload, default.download) == (Upload(), Download())
         sections = ("clients", "train", "cohort", "strategy", "privacy", "evaluate", "stop", "task")
-        assert all(getattr(raw, section) == getattr(default, section) for section in sections), "codecs alone differ"
+        for other in (default, plans[FINE]):
+            assert all(getattr(raw, section) == getattr(other, section) for section in sections), "codecs alone differ"
         assert raw.strategy.lr > 0, "or it would be the codec's"
     assert len(directories) == len(EPSILONS) * len(CODECS)
 
@@ -52,31 +53,30 @@ def test_the_cost_of_compression_is_the_mean_difference_of_pairs() -> None:
     def result(accuracy: float, epsilon: float, sent: int) -> Result:
         return Result(Path(), replace(_SUMMARY, accuracy=accuracy, epsilon=epsilon, bytes_up=sent), ())
 
-    found = {
-        RAW: [result(0.80, 2.9, 4000), result(0.84, 2.8, 6000)],
-        DEFAULT: [result(0.79, 2.7, 100), result(0.81, 2.95, 300)],
-    }
-    row = privacy.compare("some", 3.0, found)
+    theirs = [result(0.80, 2.9, 4000), result(0.84, 2.8, 6000)]
+    ours = [result(0.79, 2.7, 100), result(0.81, 2.95, 300)]
+    row = privacy.compare("some", 3.0, DEFAULT, theirs, ours)
     assert row.cost == pytest.approx(2.0)  # points: 1 and 3
     assert row.cost_error == pytest.approx(math.sqrt(2) / math.sqrt(2))
     assert row.spent == 2.95, "by whichever run spent most"
-    assert row.uploaded == {RAW: 5000, DEFAULT: 200}
-    assert privacy.compare("some", 3.0, {c: runs[:1] for c, runs in found.items()}).cost_error == 0.0
+    assert row.uploaded == 200
+    assert privacy.compare("some", 3.0, RAW, theirs, theirs).cost == 0.0
+    assert privacy.compare("some", 3.0, DEFAULT, theirs[:1], ours[:1]).cost_error == 0.0
 
 
 def test_a_run_says_what_it_spent_and_leaves_no_vaults(tmp_path: Path) -> None:
     small = ["task.name=digits", "clients.count=12", "cohort.fraction=0.5", "run.rounds=2", "train.max_steps=1"]
     rows = privacy.run(["fashion-mnist / central"], [8.0, NONE], [0], tmp_path, small)
-    assert [row.epsilon for row in rows] == [8.0, NONE]
-    assert rows[0].spent is not None
-    assert 7.5 < rows[0].spent <= 8.0
-    assert rows[1].spent is None
-    assert all(0 < row.uploaded[DEFAULT] < row.uploaded[RAW] / 4 for row in rows)
-    assert privacy.table(rows).row_count == 2
-    assert [row["setting"] for row in json.loads((tmp_path / "privacy.json").read_text())] == [r.setting for r in rows]
+    assert [(row.epsilon, row.codecs) for row in rows] == [(e, codecs) for e in (8.0, NONE) for codecs in CODECS]
+    for row in rows:
+        assert row.spent is None if row.epsilon == NONE else row.spent is not None and 7.5 < row.spent <= 8.0
+    assert 0 < rows[1].uploaded < rows[2].uploaded < rows[0].uploaded / 4
+    assert privacy.table(rows).row_count == len(rows)
+    saved = json.loads((tmp_path / "privacy.json").read_text())
+    assert [row["accuracies"] for row in saved] == [row.accuracies for row in rows]
     assert not list(tmp_path.glob("*/clients"))
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/summary.json")}
-    assert len(kept) == 4
+    assert len(kept) == len(rows)
     assert privacy.run(["fashion-mnist / central"], [8.0, NONE], [0], tmp_path, small) == rows, "kept, not run again"
     assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/summary.json")}
 
