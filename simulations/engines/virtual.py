@@ -67,7 +67,7 @@ class SimulatedClient:
     """A device with a time of its own."""
 
     def __init__(
-        self, problem: Problem, shard: int, federation: Federation, vault: Vault, profile: Profile, probe: Probe
+        self, problem: Problem, shard: int, federation: Federation, vault: Vault, profile: Profile, probe: Probe | None
     ) -> None:
         self.name = problem.names[shard]
         self.own = OwnTime()
