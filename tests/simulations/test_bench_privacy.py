@@ -11,8 +11,8 @@ import pytest
 
 from fedpress import torch_model
 from fedpress.errors import PlanError
-from fedpress.plan import Download, Upload
 from fedpress.privacy import central
+from fedpress.sections import Download, Upload
 from fedpress.server.strategies import build
 from fedpress.simulations.benchmarks import privacy
 from fedpress.simulations.benchmarks.privacy import CODECS, DEFAULT, EPSILONS, FINE, NONE, RAW, SETTINGS
