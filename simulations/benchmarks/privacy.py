@@ -173,7 +173,7 @@ def table(rows: Sequence[Row]) -> Table:
     for name in ("spent", "accuracy", "compression\ncosts, points", "uploaded"):
         out.add_column(name, justify="right")
     for row in rows:
-        spent = "-" if row.spent is None else f"{row.spent:.3g}"
+        spent = "-" if row.spent is None else f"{row.spent:.4g}"
         accuracy = f"{units.share(statistics.mean(row.accuracies))} ± {100 * statistics.pstdev(row.accuracies):.1f}"
         cost = "-" if row.codecs == RAW else f"{row.cost:.1f} ± {row.cost_error:.1f}"
         named = (escape(row.setting), _promise(row.epsilon), row.codecs)
