@@ -272,6 +272,7 @@ def test_the_command_line_names_what_it_stands_for(mode: str) -> None:
     words = guarded(["cohort.fraction=0.1", "evaluate.clients_every=2"], mode, 3.0)
     assert f"privacy.mode={mode}" in words
     assert "privacy.epsilon=3.0" in words
+    assert load(None, words).upload.codec == "ecsq:1"
     assert ("strategy.weighting=uniform" in words) == (mode == "central")
     assert "evaluate.clients_every=0" not in words
     with pytest.raises(FedpressError, match="--privacy"):
@@ -282,4 +283,5 @@ def test_the_command_line_names_what_it_stands_for(mode: str) -> None:
 
 def test_what_the_plan_says_of_metrics_stands(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text('[privacy]\nmetrics_noise = 2.0\n[strategy]\nweighting = "uniform"\n')
-    assert guarded([str(tmp_path / "plan.toml")], "central", None) == ["privacy.mode=central"]
+    codecs = ["upload.codec=raw", "download.codec=raw"]
+    assert guarded([str(tmp_path / "plan.toml"), *codecs], "central", None) == ["privacy.mode=central"]
