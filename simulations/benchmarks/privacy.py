@@ -10,11 +10,11 @@ round. Examples are dealt out at random. The networks are small ones: noise grow
 
 Rates, clips, batches and networks were chosen from four to eleven tries a setting, on seed 0 at epsilon 3 with the
 default codecs, and are the same at every epsilon. Not always the best: cohorts of 100 in 30 rounds were 2 to 4 points
-better under central privacy, and cost twice the time. The server's rate is 1 for all: an ``ecsq`` upload's own default
-is larger. The fine codecs were added once the default ones were seen to cost much: of three tried on femnist, local,
-seed 0, epsilon 1, those that cost least. Without privacy cohorts have a fixed size, and no example or client is clipped;
-where a rate is for clipped gradients, the batch's is clipped instead, after a rate of 1 without had blown up (tried with
-the fine codecs on seed 1). So seeds 0 and 1 are not untouched by the choices.
+better under central privacy, and cost twice the time. The server's rate is 1 for all: an ``ecsq`` upload's default is
+larger. The fine codecs were added once the default ones were seen to cost much: of three tried on femnist, local, seed
+0, epsilon 1, those that cost least. Without privacy cohorts have a fixed size, and neither examples nor clients are
+clipped; where a rate is for clipped gradients, the batch's is clipped instead, after a rate of 1 without had blown up
+(tried with the fine codecs on seed 1). So seeds 0 and 1 are not untouched by the choices.
 """
 
 from __future__ import annotations
