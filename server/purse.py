@@ -8,7 +8,7 @@ pays for is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from fedpress.errors import BudgetSpent
@@ -56,18 +56,17 @@ class Purse:
             return True
         if (name, round_) not in self._able:
             try:
-                dearest = replace(
-                    self._spend(central, client(name), round_), charge=central.dearest
-                )  # it may come late
+                spend = self._spend(central, client(name), round_)
+                dearest = replace(spend, charge=central.dearest)  # in whichever round it lands
                 ledger.afford(self._run, round_, [dearest], self._budget)
                 self._able[name, round_] = True
             except BudgetSpent:
                 self._able[name, round_] = False
         return self._able[name, round_]
 
-    def pay(self, round_: int, updates: Mapping[str, pb.Report]) -> float:
-        """Write down what a round with these clients' updates costs, before it is released; the most that one of those
-        who paid has spent. To pay for a round again, after a crash in between, changes nothing.
+    def pay(self, round_: int, updates: Callable[[], Mapping[str, pb.Report]]) -> float:
+        """Write down what a round with these clients' ``updates()`` costs, before it is released; the most that one of
+        those who paid has spent. To pay for a round again, after a crash in between, changes nothing.
 
         Raises BudgetSpent, with nothing written, where another run on the same ledger was quicker.
         """
@@ -76,10 +75,10 @@ class Purse:
             return 0.0
         lines: list[Spend | Report]
         if central is None:
-            said = {name: report.epsilon for name, report in updates.items() if report.epsilon > 0}
+            said = {name: report.epsilon for name, report in updates().items() if report.epsilon > 0}
             lines = [Report(client(name), spent, self._delta) for name, spent in said.items()]
         elif central.sampling == NONE:
-            lines = [self._spend(central, client(name), round_) for name in updates]
+            lines = [self._spend(central, client(name), round_) for name in updates()]
         else:
             lines = [self._spend(central, POPULATION, round_)]
         self._able.clear()

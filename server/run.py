@@ -13,6 +13,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from fedpress.compression.layout import begin, spec_of
 from fedpress.compression.registry import ids_of
@@ -337,7 +338,7 @@ class Run:
     def _close_round(self, round_: int) -> None:
         arrived = self.model
         try:
-            epsilon = self._purse.pay(round_, self._paying(round_))
+            epsilon = self._purse.pay(round_, partial(self._paying, round_))
         except BudgetSpent as error:
             self._do(self._coordinator.stop(str(error)))
             return
