@@ -209,7 +209,7 @@ def test_a_minimum_of_clients_hides_the_few_without_any_noise(tmp_path: Path) ->
 
 
 def _work(out: Path, resume: bool) -> None:
-    run(out, "run.rounds=8", "privacy.epsilon=4", resume=resume)
+    run(out, "run.rounds=20", "privacy.epsilon=4", resume=resume)
 
 
 def test_killed_at_any_point_the_ledger_ends_as_it_would_have(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_killed_at_any_point_the_ledger_ends_as_it_would_have(tmp_path: Path) ->
     while True:
         worker = process(target=_work, args=(tmp_path, (tmp_path / "private" / "store.sqlite").exists()))
         worker.start()
-        worker.join(None if kills >= 6 or time.monotonic() - begun > 40 else 0.5 + rng.random())
+        worker.join(None if kills >= 6 or time.monotonic() - begun > 40 else 0.1 + 0.7 * rng.random())
         if worker.is_alive():
             os.kill(worker.pid or 0, signal.SIGKILL)
             worker.join()
@@ -226,7 +226,7 @@ def test_killed_at_any_point_the_ledger_ends_as_it_would_have(tmp_path: Path) ->
             continue
         assert worker.exitcode == 0
         break
-    run(tmp_path / "whole", "run.rounds=8", "privacy.epsilon=4")
+    run(tmp_path / "whole", "run.rounds=20", "privacy.epsilon=4")
     kept, whole = (
         [(e.round, e.party, e.parameters, e.epsilon) for e in ledger(at)] for at in (tmp_path, tmp_path / "whole")
     )
