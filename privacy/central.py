@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from fedpress.errors import PlanError, PrivacyError
 from fedpress.plan import Plan
-from fedpress.privacy.accountants import Charge, Sampling, epsilon, noise_for
+from fedpress.privacy.accountants import Charge, Sampling, noise_for
 from fedpress.privacy.adaptive import AdaptiveClip
 from fedpress.privacy.correlated import Banded
 
@@ -77,17 +77,15 @@ class Central:
         )
         try:
             if privacy.epsilon:
-                made = made._with(noise_for(privacy.epsilon, made.delta, lambda z: made._with(z).of_run(plan)))
+                noise = noise_for(privacy.epsilon, made.delta, lambda z: replace(made, multiplier=z).of_run(plan))
+                made = replace(made, multiplier=noise)
             if privacy.clip_quantile:
                 adaptive = AdaptiveClip.of(privacy.clip_quantile, made.divisor)
                 adaptive.remaining(made.multiplier)
-                made = cls(**{**vars(made), "adaptive": adaptive})
+                made = replace(made, adaptive=adaptive)
         except PrivacyError as error:
             raise PlanError(f"{error} (privacy)") from error
         return made
-
-    def _with(self, multiplier: float) -> Self:
-        return type(self)(**{**vars(self), "multiplier": multiplier})
 
     def charge(self, round_: int) -> Charge:
         """What a round costs whoever pays for it: the model's noise and the metrics' together, since both are of one
@@ -112,10 +110,6 @@ class Central:
         if self.sampling == NONE:
             rounds = rounds[: participations(plan)]
         return [self.charge(round_) for round_ in rounds]
-
-    def spent(self, charges: Sequence[Charge]) -> float:
-        """The epsilon of these charges, at this delta."""
-        return epsilon(charges, self.delta) if charges else 0.0
 
 
 def accounted(plan: Plan) -> float:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedpress.client.probe import Encoding, Probe
 from fedpress.errors import CodecError, DataError
 from fedpress.plan import Plan
+from fedpress.server.rounds import Cover
 from fedpress.simulations.records import first_fault
 from fedpress.simulations.tap import passed
 
@@ -44,7 +45,7 @@ _LAYERS: Final = TypeAdapter(dict[str, Layer])
 def last_round(plan: Plan, directory: Path) -> Probe | None:
     """A probe that writes the file into ``directory`` when it sees the update of the plan's last round; None where
     nothing may be written down of single clients."""
-    if plan.privacy.mode == "central" or plan.privacy.min_cohort > 1:
+    if Cover.of(plan.privacy) != Cover():
         return None
     rounds = plan.run.rounds
 

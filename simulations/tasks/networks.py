@@ -9,7 +9,7 @@ over MNIST's 60 000 images a matter of seconds on one core.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from fedpress.errors import MissingExtra
@@ -32,17 +32,7 @@ def mlp(*sizes: int) -> nn.Module:
 
 def cnn(channels: tuple[int, int], hidden: int, classes: int) -> nn.Module:
     """Two strided convolutions and a hidden layer: float[n, 1, 28, 28] to logits[n, classes]."""
-    first, second = channels
-    layers = [
-        nn.Conv2d(1, first, kernel_size=5, stride=2, padding=2),
-        nn.ReLU(),
-        nn.Conv2d(first, second, kernel_size=3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(second * 7 * 7, hidden),
-        nn.ReLU(),
-    ]
-    return _network(layers, nn.Linear(hidden, classes))
+    return _network(_convolutions(channels, hidden, nn.ReLU), nn.Linear(hidden, classes))
 
 
 def tanh_cnn(channels: tuple[int, int], hidden: int, classes: int) -> nn.Module:
@@ -50,18 +40,22 @@ def tanh_cnn(channels: tuple[int, int], hidden: int, classes: int) -> nn.Module:
     (Papernot et al. 2021, "Tempered Sigmoid Activations for Deep Learning with Differential Privacy"); each image is
     scaled to mean 0 and deviation 1 by itself, which costs no privacy.
     """
+    alone = nn.GroupNorm(num_groups=1, num_channels=1, affine=False)
+    return _network([alone, *_convolutions(channels, hidden, nn.Tanh)], nn.Linear(hidden, classes))
+
+
+def _convolutions(channels: tuple[int, int], hidden: int, activation: Callable[[], nn.Module]) -> list[nn.Module]:
+    """What both networks for images of 28 x 28 have below their head."""
     first, second = channels
-    layers = [
-        nn.GroupNorm(num_groups=1, num_channels=1, affine=False),
+    return [
         nn.Conv2d(1, first, kernel_size=5, stride=2, padding=2),
-        nn.Tanh(),
+        activation(),
         nn.Conv2d(first, second, kernel_size=3, stride=2, padding=1),
-        nn.Tanh(),
+        activation(),
         nn.Flatten(),
         nn.Linear(second * 7 * 7, hidden),
-        nn.Tanh(),
+        activation(),
     ]
-    return _network(layers, nn.Linear(hidden, classes))
 
 
 def signal_cnn(channels: Sequence[int], classes: int) -> nn.Module:
