@@ -63,10 +63,17 @@ def plan_of(task: str, arm: str, seed: int, out: Path, more: Sequence[str]) -> P
 
 def measure(plan: Plan, listen: events.Listener = lambda _: None) -> Result:
     """The plan's result; the one that is there already, if its plan is the same."""
-    kept = plan.directory / "plan.toml"
-    if (plan.directory / SUMMARY_FILE).exists() and kept.read_text(encoding="utf-8") == plans.to_toml(plan):
+    if (plan.directory / SUMMARY_FILE).exists() and _kept(plan) == plan:
         return Result.read(plan.directory)
     return simulate(plan, listen, fresh=True)
+
+
+def _kept(plan: Plan) -> Plan | None:
+    """The plan of the run that is there, keys that it is too old to know at their defaults; None: not a plan today."""
+    try:
+        return plans.load(plan.directory / "plan.toml")
+    except PlanError:
+        return None
 
 
 def run(

@@ -135,9 +135,16 @@ def test_traffic_runs_keeps_and_compares(tmp_path: Path) -> None:
     fp32, small = traffic.run(["digits"], ["top-k"], [0], tmp_path, keys)
     assert fp32.bits_up == 32
     assert 0.16 < small.bits_up < small.message_bits_up < 0.6  # 2 % of 8 bits, and their places
-    before = (tmp_path / "digits-top-k-0" / "summary.json").stat().st_mtime_ns
+    kept, run = tmp_path / "digits-top-k-0" / "summary.json", tmp_path / "digits-top-k-0" / "plan.toml"
+    before = kept.stat().st_mtime_ns
+    older = run.read_text().replace("shadows = 8\n", "")  # as if the key were newer than the run
+    run.write_text(older)
     assert traffic.run(["digits"], ["top-k"], [0], tmp_path, keys)[1] == small
-    assert (tmp_path / "digits-top-k-0" / "summary.json").stat().st_mtime_ns == before
+    assert kept.stat().st_mtime_ns == before
+    assert run.read_text() == older
+    run.write_text("[task]\nname = 1\n")
+    assert traffic.run(["digits"], ["top-k"], [0], tmp_path, keys)[1].bits_up == small.bits_up
+    assert kept.stat().st_mtime_ns > before
     assert (tmp_path / "traffic-digits.svg").exists()
     with pytest.raises(PlanError, match="Unknown arm"):
         traffic.run(["digits"], ["int9"], [0], tmp_path)
