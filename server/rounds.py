@@ -1,7 +1,8 @@
 """What is written down of a round: the line of ``rounds.jsonl``, made from the store.
 
 A round's record is of the leases that ended in it, whichever round they were handed out in. A client may have two: what
-both cost is added up, what it says of itself is its last word.
+both cost is added up, what it says of itself is its last word. ``client_metrics`` are of the model that arrived with
+the round: what came late measured an older one, and is left out of them.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ class Cover:
         """What a plan asks for."""
         return cls(max(1, privacy.min_cohort), privacy.mode == "central")
 
-    def over(self, record: dict[str, Any], updates: Sequence[pb.Report]) -> dict[str, Any]:
-        """The record of a round with these updates, without what may not leave."""
+    def over(self, record: dict[str, Any], updates: Sequence[pb.Report], fresh: Sequence[pb.Report]) -> dict[str, Any]:
+        """The record of a round with these updates, the ``fresh`` ones not late, without what may not leave."""
         if self == Cover():
             return record
-        measured = sum(bool(report.held_out) for report in updates)
+        measured, fresh_measured = (sum(bool(report.held_out) for report in some) for some in (updates, fresh))
         hidden: dict[str, Any] = {"clients": {}, "epsilon": 0.0}  # the most that one client says is one client's
         if self.noised or len(updates) < self.least:
             hidden["train_loss"] = None
-        if self.noised or measured < self.least:
+        if self.noised or fresh_measured < self.least:
             hidden["client_metrics"] = {}
         if self.noised or tenth(measured) < self.least:  # the worst tenth would be of fewer
             hidden["client_accuracy"] = None
@@ -70,6 +71,7 @@ def _record(
     clients: dict[str, dict[str, Any]] = {}
     fates = dict.fromkeys(Fate, 0)
     updates: list[pb.Report] = []
+    fresh: list[pb.Report] = []
     down_models = 0
     choices = store.choices(round_)
     totals = {"bytes_up": 0, "bytes_down": 0}
@@ -81,6 +83,7 @@ def _record(
         report = pb.Report.FromString(raw)
         if lease.fate is Fate.COUNTED:
             updates.append(report)
+            fresh += [report] * (lease.round == round_)
         entry = _entry(lease, round_ - lease.round, choices[lease.id], traffic, report)
         clients[name] = _joined(clients[name], entry) if name in clients else entry
     counted = fates[Fate.COUNTED]
@@ -95,7 +98,7 @@ def _record(
         "declined": fates[Fate.DECLINED],
         "train_loss": _mean([r.loss for r in updates], [r.examples for r in updates]) if not evaluate else None,
         "metrics": {},
-        "client_metrics": _client_means(updates),
+        "client_metrics": _client_means(fresh),
         "client_accuracy": _client_accuracy(clients.values()),
         **totals,
         "bytes_up_uncompressed": 0 if evaluate else counted * spec.nbytes,
@@ -103,7 +106,7 @@ def _record(
         "epsilon": max((r.epsilon for r in updates), default=0.0),
         "clients": clients,
     }
-    return cover.over(record, updates)
+    return cover.over(record, updates, fresh)
 
 
 def _entry(lease: Lease, staleness: int, choice: Choice, traffic: Traffic, report: pb.Report) -> dict[str, Any]:

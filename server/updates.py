@@ -117,7 +117,8 @@ class Updates:
     def fold(self, update: Tensors, arrival: Arrival) -> None:
         """Into the current round's sum, for good: what is acknowledged was folded."""
         self._gathering.fold(self._strategy.read(update, arrival), self._strategy.share(arrival))
-        self._gathering.measure(arrival.report)
+        if not arrival.staleness:  # or it measured an older model than the others
+            self._gathering.measure(arrival.report)
 
     def aggregate(self, population: int) -> Aggregate:
         """The round's updates, of ``population`` enrolled clients."""

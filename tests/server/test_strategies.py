@@ -12,7 +12,6 @@ from fedpress.params import Spec
 from fedpress.plan import load
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.aggregate import Gathering, WeightedSum
-from fedpress.server.rounds import round_record
 from fedpress.server.strategies import Arrival, build
 
 SPEC = Spec.of({"body.w": np.zeros(2, np.float32), "head.w": np.zeros(1, np.float32)})
@@ -90,26 +89,6 @@ def test_a_sum_refuses_weights_that_mean_nothing_and_an_empty_mean() -> None:
     for weight in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(SpecError, match="weight"):
             total.fold({}, weight)
-
-
-def test_means_over_clients_weigh_by_held_out_examples(tmp_path: object) -> None:
-    from pathlib import Path
-
-    from fedpress.server.choice import Choice
-    from fedpress.server.coordinator import Fate, Lease
-    from fedpress.server.store import Client, Store, Traffic
-
-    store = Store(Path(str(tmp_path)) / "store.sqlite", durable=False)
-    for name, accuracy, held_out in (("a", 1.0, 10), ("b", 0.5, 30)):
-        store.add_client(Client(name, name, "", ""))
-        store.add_leases([Lease(f"t{name}", name, 1)], {f"t{name}": Choice("int8", "")})
-        report = pb.Report(examples=1, accuracy=accuracy, held_out=held_out)
-        store.end_lease(f"t{name}", 1, Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
-    record = round_record(store, 1, SPEC, 1.0, 1.0)
-    store.close()
-    assert record["client_metrics"] == {"accuracy": 0.625}
-    assert (record["bytes_up"], record["bytes_up_uncompressed"]) == (200, 2 * SPEC.nbytes)
-    assert (record["bytes_down"], record["bytes_down_uncompressed"]) == (400, 2 * SPEC.nbytes)
 
 
 def test_the_servers_learning_rate_scales_the_mean() -> None:
