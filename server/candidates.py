@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.server.coordinator import Fate
 from fedpress.server.enrolment import Enrolment
+from fedpress.server.leases import Fate
 from fedpress.server.selection.candidate import Candidate, Condition
 from fedpress.server.store import Store, Traffic
 

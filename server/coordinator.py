@@ -1,30 +1,25 @@
 """Who works on what, and when a round is over: a pure state machine. No sockets, clocks, files or tensors.
 
 Every method is one event. It takes the time as ``now`` (seconds on any monotonic clock) and answers or returns
-actions for its driver (``server.federation``) to carry out. Faults are tested here by the thousand, without a
-network.
+actions for its driver (``server.run``) to carry out. Faults are tested here by the thousand, without a network.
 
-    GATHERING --enough clients present--> TRAINING --cohort counted, or deadline--> STEPPING --stepped()--> GATHERING
+    GATHERING --enough clients present--> TRAINING --enough counted, or deadline--> STEPPING --stepped()--> GATHERING
     ... after the last round:  (EVALUATING --all answered, or deadline-->)  FINISHED
 
-A lease (ticket) is made for every invited client when the round opens, in one go, so that it can be made durable in one
-transaction; polling only hands it out. Each ends exactly once: counted, rejected, declined, or stale.
+A lease (ticket) is made for every client when it is invited, so that it can be made durable before anybody hears of it;
+polling only hands it out. Each ends exactly once: counted, rejected, declined, or stale. A lease that was handed out
+may outlive its round by ``max_staleness`` rounds: an update that comes late then counts into the round in which it
+comes. A client that asks for work has lost what it had, and that lease is stale at once.
 
-It is stale when its round closes, or with ``max_staleness`` so many rounds later: then rounds are semi-synchronous
-(over-selection and a deadline as in Bonawitz et al. 2019, "Towards Federated Learning at Scale"; but a late update is
-not thrown away). It counts into the round in which it comes, not towards that round's own cohort. A client at work on
-an earlier round is not invited; one that asks for work has lost what it had, and that lease is stale at once.
-
-With ``sampled`` rules a round's cohort is drawn once, from all that are willing, and nobody takes the place of one that
-fails: privacy that is amplified by sampling holds for that draw alone. A cohort may then be empty.
-
-``server.buffered`` is the other way to pace a run: without cohorts.
+When a round opens, who is invited and when it closes is the pacing's to say, of which there are three: by cohorts
+(``server.cohorts``), by cohorts drawn once in secret (``server.sampled``), and without cohorts (``server.buffered``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -39,34 +34,32 @@ from fedpress.server.leases import (
     Issue,
     Lapse,
     Lease,
-    Note,
     Over,
     Phase,
     Rules,
     Step,
+    count,
 )
 from fedpress.server.selection.candidate import Candidate
 
-__all__ = [
-    "Action", "Carried", "Coordinator", "Fate", "Finish", "Grant", "Hold", "Issue", "Lapse", "Lease", "Note", "Over",
-    "Phase", "Rules", "Step",
-]  # fmt: skip
+#: What is known of a client, by its id and name, when somebody is to be invited.
+Known = Callable[[str, str], Candidate]
+#: Whether a client is here, by its name, the round and the time: for simulations, which know.
+Here = Callable[[str, int, float], bool]
+#: Whether a client may be invited at all, by its id, name and the round: such as by what is left of its privacy budget.
+May = Callable[[str, str, int], bool]
 
 
 @dataclass
-class Coordinator:
+class Coordinator(ABC):
     """See the module's docstring. ``new_id`` makes ticket ids; ``names`` gives clients the order selection draws in.
-
-    ``candidate(client, name)`` is what is known of a client when somebody is to be invited. ``here(name, round, now)``
-    is for simulations, which know who is there; without it, a client is present for a while after it called.
-    ``may(client, name, round)``: whether a client may be invited at all, such as by what is left of its privacy budget.
-    """
+    Without ``here``, a client is present for a while after it called."""
 
     rules: Rules
     new_id: Callable[[], str]
-    candidate: Callable[[str, str], Candidate] = lambda _, name: Candidate(name)
-    here: Callable[[str, int, float], bool] | None = None
-    may: Callable[[str, str, int], bool] = lambda *_: True
+    known: Known = lambda _, name: Candidate(name)
+    here: Here | None = None
+    may: May = lambda *_: True
     held: bool = False  # no round opens; without cohorts, nobody is invited
     round: int = 1
     phase: Phase = Phase.GATHERING
@@ -205,66 +198,39 @@ class Coordinator:
             return self._finish("all rounds are done")
         return self._check(now) if self.phase is Phase.TRAINING else []
 
-    # -- how rounds are paced: what ``Buffered`` does in another way --------------------------------------------------
+    # -- the pacing ---------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _begin(self, now: float) -> list[Action]:
         """A version was published and there are more rounds."""
-        self.phase = Phase.GATHERING
-        return self._gather(now)
 
+    @abstractmethod
     def _launch(self, now: float) -> list[Action]:
-        """Enough clients are here."""
-        if not self.rules.sampled:
-            return self._invite(now, math.ceil(self.target * self.rules.over_select))
-        invited = self._invite(now, self.target)
-        self.target = len(self._own())  # of Poisson cohorts only known now
-        return invited or self._close()
+        """Enough clients are here, and ``target`` is how many are wanted."""
 
+    @abstractmethod
     def _fill(self, now: float) -> list[Action]:
-        """Whoever comes while a round is open may fill the place of one that was refused."""
-        if self.rules.sampled:
-            return []
-        own = self._own()
-        missing = self.target - _count(own, Fate.OPEN) - _count(own, Fate.COUNTED)
-        return self._invite(now, missing) if missing > 0 else []
+        """Somebody came while a round is open."""
 
+    @abstractmethod
     def _ended(self, lease: Lease, now: float) -> list[Action]:
         """A lease ended in an open round."""
-        closing = self._check(now)
-        if closing or lease.fate is Fate.COUNTED or lease.round < self.round:
-            return closing
-        replacement, own = [] if self.rules.sampled else self._invite(now, 1), self._own()
-        if replacement or _count(own, Fate.OPEN):
-            return replacement
-        if self._counted() >= self.rules.min_updates:
-            return self._close()
-        return [] if self._open() else self._unwilling(own)
 
-    def _check(self, now: float) -> list[Action]:  # noqa: ARG002 - Buffered needs it
-        """Close the round if its own cohort is complete, or has nobody left at work."""
-        own = self._own()
-        counted = _count(own, Fate.COUNTED)
-        full = counted >= self.target
-        exhausted = not _count(own, Fate.OPEN) and counted >= self.rules.min_updates
-        return self._close() if full or exhausted else []
+    @abstractmethod
+    def _check(self, now: float) -> list[Action]:
+        """Close the open round if that is due."""
 
+    @abstractmethod
     def _wait(self, now: float) -> list[Action]:
-        """At the deadline, close the round, or extend it when too few updates are in."""
-        if now < self.deadline:
-            return []
-        counted, least = self._counted(), self.rules.min_updates
-        if counted >= least:
-            return self._close()
-        note = Note(f"round {self.round}: deadline passed with {counted} of at least {least} updates; extended")
-        if self.rules.sampled:  # who was drawn stays drawn
-            self.deadline = now + self.rules.deadline_s
-            return [note, *self._invite(now, least, {lease.client for lease in self._own()})]
-        self._extend(now)
-        return [note, *self._invite(now, len(self.names))]
+        """Time passed in an open round."""
 
-    def _until(self, lease: Lease) -> float:  # noqa: ARG002 - Buffered needs it
+    def _until(self, lease: Lease) -> float:  # noqa: ARG002 - a pacing may give each lease a time of its own
         """When a lease's time is over."""
         return self.deadline
+
+    def _target(self, willing: int, there: int) -> int:
+        """How many a round wants of so many that may be invited, of so many that are here or at work; 0: wait."""
+        return min(max(self.rules.cohort(there), self.rules.min_updates), willing)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -285,7 +251,7 @@ class Coordinator:
 
     def _counted(self) -> int:
         """Updates folded into the current round, late ones among them."""
-        return _count(self.leases.values(), Fate.COUNTED)
+        return count(self.leases.values(), Fate.COUNTED)
 
     def _present(self, now: float) -> list[str]:
         if self.here is not None:
@@ -303,7 +269,7 @@ class Coordinator:
         present = sorted(self._present(now), key=self.names.__getitem__)
         require = self.rules.require
         able = [c for c in present if self.may(c, self.names[c], self.round)]
-        return [c for c in able if self.candidate(c, self.names[c]).meets(require)] if require else able
+        return [c for c in able if self.known(c, self.names[c]).meets(require)] if require else able
 
     def _gather(self, now: float) -> list[Action]:
         if self.held:
@@ -318,33 +284,32 @@ class Coordinator:
         willing = [client for client in self._willing(now) if client not in busy]
         if len(willing) < max(1, self.rules.min_updates):
             return []
-        if self.rules.sampled:
-            target = self.rules.cohort(len(willing))
-            if target < max(1, self.rules.min_updates) or len(willing) < self.rules.pool:
-                return []
-        else:
-            target = min(max(self.rules.cohort(len(busy.union(present))), self.rules.min_updates), len(willing))
+        target = self._target(len(willing), len(busy.union(present)))
+        if not target:
+            return []
         self.phase, self.target = Phase.TRAINING, target
         self.deadline = now + self.rules.deadline_s
         return self._launch(now)
 
-    def _invite(self, now: float, count: int, among: Container[str] | None = None) -> list[Action]:
-        """Lease work to clients that are here and idle, and have not had their share of this round; to all of
-        ``among`` in place of a draw."""
+    def _invite(self, now: float, wanted: int) -> list[Action]:
+        """Lease work to so many clients that are here and idle, and have not had their share of this round."""
         own = self._own()
         out = set(self.at_work()) | {lease.client for lease in own if lease.fate is not Fate.STALE}
-        counted = {lease.client for lease in self.leases.values() if lease.fate is Fate.COUNTED}
-        if among is not None:
-            out = counted.union(self.at_work())
-        elif self.rules.once:
-            out |= counted
+        if self.rules.once:
+            out |= self._in()
         pool = {self.names[c]: c for c in self._willing(now) if c not in out}
-        candidates = [self.candidate(client, name) for name, client in pool.items()]
-        if among is None:
-            chosen = self.rules.select(candidates, min(count, len(pool)), self.round, len(own))
-        else:
-            chosen = [name for name, client in pool.items() if client in among]
-        return self._issue((Lease(self.new_id(), pool[name], self.round) for name in chosen), now, not own)
+        candidates = [self.known(client, name) for name, client in pool.items()]
+        chosen = self.rules.select(candidates, min(wanted, len(pool)), self.round, len(own))
+        return self._lease((pool[name] for name in chosen), now)
+
+    def _in(self) -> set[str]:
+        """Clients whose updates are in the current round."""
+        return {lease.client for lease in self.leases.values() if lease.fate is Fate.COUNTED}
+
+    def _lease(self, clients: Iterable[str], now: float) -> list[Action]:
+        """Work on the current round for these clients."""
+        opens = not self._own()
+        return self._issue((Lease(self.new_id(), client, self.round) for client in clients), now, opens)
 
     def _issue(self, made: Iterable[Lease], now: float, opens: bool) -> list[Action]:
         leases = tuple(made)
@@ -394,7 +359,3 @@ class Coordinator:
         self.phase = Phase.FINISHED
         self.deadline = math.inf
         return [*lapses, Finish(reason)]
-
-
-def _count(leases: Iterable[Lease], fate: Fate) -> int:
-    return sum(lease.fate is fate for lease in leases)

@@ -5,7 +5,7 @@ A lease is one client's invitation to one round. It begins open and ends once, b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -40,9 +40,8 @@ class Rules:
     A client is present for ``presence_s`` after it called, and while it is at work. After a restart, the next round
     waits up to ``regroup_s`` for the clients that were enrolled: they find the server again at their own pace. A lease
     stays open for ``max_staleness`` rounds after its own. ``require``: what a client's condition must meet. ``buffer``
-    and ``concurrency`` (as ``cohort``) are those of ``Buffered``. ``sampled``: a cohort is drawn once, with no
-    replacements; ``cohort`` then maps the number of willing clients, of which there must be ``pool``. ``once``: nobody
-    is invited whose update is in the current round already, whichever version it builds on.
+    and ``concurrency`` (as ``cohort``) are those of ``Buffered``, ``pool`` that of ``Sampled``. ``once``: nobody is
+    invited whose update is in the current round already, whichever version it builds on.
     """
 
     rounds: int
@@ -59,7 +58,6 @@ class Rules:
     max_staleness: int = 0
     buffer: int = 0
     concurrency: Callable[[int], int] = lambda present: present
-    sampled: bool = False
     pool: int = 1
     once: bool = False
 
@@ -80,6 +78,11 @@ class Lease:
     def base(self) -> int:
         """The number of the version it works on."""
         return self.round if self.evaluate else self.round - 1
+
+
+def count(leases: Iterable[Lease], fate: Fate) -> int:
+    """How many of them stand or ended so."""
+    return sum(lease.fate is fate for lease in leases)
 
 
 @dataclass(frozen=True)

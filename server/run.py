@@ -7,9 +7,6 @@ skin drains with ``advance``.
 
 from __future__ import annotations
 
-import json
-import math
-import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,28 +15,28 @@ from functools import partial
 from fedpress.compression.layout import begin, spec_of
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
-from fedpress.errors import BudgetSpent, PlanError, SpecError, StoreError, closest
+from fedpress.errors import BudgetSpent, PlanError, SpecError
 from fedpress.params import Spec, Tensors, finite, ordered
 from fedpress.plan import Plan
-from fedpress.privacy.central import NONE, POISSON, Central, pledge, pool
+from fedpress.privacy.central import Central
 from fedpress.privacy.ledger import Ledger
 from fedpress.privacy.noise import Noise
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server import events
-from fedpress.server.buffered import Buffered
 from fedpress.server.candidates import Candidates
 from fedpress.server.choice import possible
-from fedpress.server.coordinator import Coordinator
+from fedpress.server.claim import claim
+from fedpress.server.coordinator import Here
 from fedpress.server.enrolment import Enrolment
 from fedpress.server.guarded import Guarded
 from fedpress.server.inbox import Inbox
-from fedpress.server.leases import Action, Fate, Finish, Issue, Lapse, Note, Phase, Rules, Step
+from fedpress.server.leases import Action, Fate, Finish, Issue, Lapse, Note, Phase, Step
+from fedpress.server.measures import Measures
 from fedpress.server.memories import room
 from fedpress.server.meter import Meter
+from fedpress.server.pacing import paced
 from fedpress.server.purse import Purse
 from fedpress.server.rounds import Cover, evaluation_record, round_record
-from fedpress.server.selection import SELECTIONS
-from fedpress.server.stopping import Standing, remembered
 from fedpress.server.store import Store
 from fedpress.server.strategies import Strategy
 from fedpress.server.strategies import build as build_strategy
@@ -71,7 +68,7 @@ class Run:
         store: Store,
         clock: Callable[[], float],
         listen: events.Listener,
-        here: Callable[[str, int, float], bool] | None = None,
+        here: Here | None = None,
         ledger: Ledger | None = None,
         noise: Noise | None = None,
     ) -> None:
@@ -83,7 +80,7 @@ class Run:
         self.spec = spec_of(self.layout, self.full_spec)
         self._noise = noise or Noise.secret()
         self._central = Central.of(plan)
-        self.run_id = self._claim()
+        self.run_id = claim(store, self.spec, plan, self._central)
         self.versions = Versions(plan.download, self.spec, store)
         self.meter = Meter((int(store.meta("wire_up") or 0), int(store.meta("wire_down") or 0)))
         self.finished = ""
@@ -103,13 +100,9 @@ class Run:
         self._cover = Cover.of(plan.privacy)
         self._updates = Updates(plan, self.strategy, self.spec, store, self.versions, self._enrolment, self._guarded)
         self._candidates = Candidates(store, self._enrolment)
-        pacing = Buffered if plan.cohort.buffer else Coordinator
-        self._coordinator = pacing(self._rules(), lambda: secrets.token_hex(8), self._candidates, may=self._may)
-        if here is not None:
-            self._coordinator.here = lambda name, round_, now: here(name, round_, now - self._began + self._before)
+        self._coordinator = paced(plan, self._central, self._noise, self._candidates, self._may, self._there(here))
+        self._measures = Measures(plan, self.whole, listen)
         self._initial = begin(self.layout, full)
-        self._standing = Standing(plan.stop)
-        self._served = plan.evaluate.server_every > 0 and self.whole  # the server measures what models are worth
 
     def start(self) -> None:
         """Begin the run, or continue what the store holds. To be called once, before any other call."""
@@ -151,13 +144,10 @@ class Run:
     def evaluated(self, pending: Pending, metrics: Mapping[str, float]) -> None:
         """The server's measure of the model after a round: completes its record."""
         record = {**self.store.round(pending.round), "metrics": dict(metrics)}
-        if self._measured(pending.round):
-            self._served = bool(metrics)  # or there are no test data
-        if self._served:
-            self._observe(pending.round, metrics, pending.model)
+        self._measures.by_server(pending.round, metrics, pending.model)
         self.store.set_round(pending.round, record)
         self._listen(events.RoundClosed(record, pending.model))
-        if self._measured(pending.round):
+        if self._measures.due(pending.round):
             self._go_on(pending.round)
 
     @property
@@ -185,61 +175,9 @@ class Run:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _claim(self) -> str:
-        """This run's id; the store must be empty, or of the same spec and seed."""
-        with self.store.transaction():
-            known = self.store.meta("spec")
-            if known is None:
-                self.store.set_meta("spec", self.spec.to_json())
-                self.store.set_meta("run_id", secrets.token_hex(8))
-                self.store.set_meta("seed", str(self.plan.run.seed))
-                self.store.set_meta("pledge", json.dumps(pledge(self.plan, self._central)))
-            elif Spec.from_json(known) != self.spec or self.store.meta("seed") != str(self.plan.run.seed):
-                raise StoreError(
-                    "The store in this run's directory is of another model or run.seed. Choose another run.name, or "
-                    "start over with --fresh."
-                )
-            self._keep_pledge()
-            return self.store.meta("run_id") or ""
-
-    def _keep_pledge(self) -> None:
-        """Raise StoreError for a plan that would make untrue what the run's ledger says."""
-        was, now = json.loads(self.store.meta("pledge") or "{}"), pledge(self.plan, self._central)
-        for key in sorted(was.keys() & now.keys(), key=["privacy.mode", *now].index):
-            if was[key] != now[key]:
-                raise StoreError(
-                    f"The run began with {key} = {was[key]}, the plan now says {now[key]}: its ledger would not be "
-                    "true any more. Go on with the plan as it was, or begin another run."
-                )
-
-    def _rules(self) -> Rules:
-        plan, central = self.plan, self._central
-        sampled = central is not None and central.sampling != NONE
-        few = max(plan.cohort.min_updates, plan.privacy.min_cohort)
-        poisson = central is not None and central.sampling == POISSON
-
-        def share(willing: int) -> int:
-            """Rounded down, so that nobody is drawn more often than was promised; of Poisson only the mean."""
-            return max(few if poisson else 0, math.floor(plan.cohort.fraction * willing))
-
-        return Rules(
-            rounds=plan.run.rounds,
-            cohort=share if sampled else plan.cohort_size,
-            select=SELECTIONS[plan.cohort.selection](plan, self._noise),
-            require=plan.cohort.require,
-            min_clients=plan.cohort.min_clients or plan.clients.count,
-            min_updates=few if few > 1 or not sampled else 0,  # with noise, nobody's update is a round like any other
-            over_select=plan.cohort.over_select,
-            deadline_s=plan.cohort.deadline_s,
-            presence_s=30.0 + 3 * plan.server.long_poll_s,
-            final_evaluation=plan.evaluate.clients_every > 0 and central is None,
-            max_staleness=plan.cohort.patience,
-            buffer=plan.cohort.buffer,
-            concurrency=plan.concurrency,
-            sampled=sampled,
-            pool=pool(plan) if poisson else 1,
-            once=central is not None or few > 1,
-        )
+    def _there(self, here: Here | None) -> Here | None:
+        """What a simulation knows by seconds into the run, by the coordinator's clock."""
+        return here and (lambda name, round_, now: here(name, round_, now - self._began + self._before))
 
     def _may(self, client: str, name: str, round_: int) -> bool:
         """A client may be invited to a round: its budget allows it, and the noise that is correlated over rounds."""
@@ -253,9 +191,9 @@ class Run:
             self.versions.publish(model, self.strategy.init(self.spec), 0)
             self.store.set_round(0, round_record(self.store, 0, self.spec, 0.0, 0.0))
             self._mark(Phase.GATHERING)
-        self._coordinator.held = self._halts(0) or (self.plan.stop.early and self._measured(0))
+        self._hold(0)
         self._queue_evaluation(0)
-        if not self._measured(0):
+        if not self._measures.due(0):
             self._go_on(0)
 
     def _resume(self) -> None:
@@ -279,9 +217,9 @@ class Run:
         if self._guarded is not None and (kept := self.store.tensors("guarded")):
             self._guarded.restore(kept)
         self._updates.restore(round_, counting=phase in (Phase.GATHERING, Phase.TRAINING))
-        self._standing, self._served = remembered(self.plan.stop, self.store.rounds())
-        if self._measured(done) and not self.store.round(done)["metrics"]:
-            self._coordinator.held = self.plan.stop.early or self._halts(done)
+        self._measures.restore(self.store.rounds())
+        if self._measures.due(done) and not self.store.round(done)["metrics"]:
+            self._hold(done)
             self._queue_evaluation(done)  # the server died between committing the round and measuring it
         if phase is Phase.FINISHED:
             self.finished = "the run was finished before"
@@ -361,8 +299,7 @@ class Run:
             if self._guarded is not None:
                 self.store.set_tensors("guarded", self._guarded.state)
                 record |= {"client_metrics": released, "epsilon": epsilon}
-            if not self._served:
-                self._observe(round_ - 1, record["client_metrics"], arrived)
+            self._measures.by_clients(round_ - 1, record["client_metrics"], arrived)
             self.store.set_round(round_, record)
             open_ = self._coordinator.open_tickets() - {lease.id for lease in ended}
             self._inbox.clear(but=open_)
@@ -379,57 +316,36 @@ class Run:
             if not done and lease.round < round_:
                 late = f"its work of round {lease.round} is more than {self.plan.cohort.max_staleness} versions late"
                 self._listen(events.ClientFailed(self._enrolment.name(lease.client), lease.round, late))
-        self._coordinator.held = self.plan.stop.early or self._halts(round_)
+        self._hold(round_)
         self._queue_evaluation(round_)
         self._do(self._coordinator.stepped(now))
-        if not self._measured(round_):
+        if not self._measures.due(round_):
             self._go_on(round_)
-
-    def _observe(self, round_: int, metrics: Mapping[str, float], model: Tensors) -> None:
-        """Take in what the model after a round is worth. Raises PlanError if the server measures, and not what the plan
-        stops by; what devices measure is theirs to say, and only noted."""
-        stop = self.plan.stop
-        if stop.metric not in metrics:
-            if metrics and stop.early:
-                missing = f"No metric is called '{stop.metric}' (stop.metric). {closest(stop.metric, metrics)}"
-                if self._served:
-                    raise PlanError(missing)
-                self._listen(events.Noted(missing))
-            return
-        before, self._standing = self._standing, self._standing.after(round_, metrics[stop.metric])
-        if self._standing.best_round != before.best_round:
-            self._listen(events.BestModel(round_, self._standing.best, model))
 
     def _paying(self, round_: int) -> dict[str, pb.Report]:
         """Whose updates are in a round, by name, and what they said."""
         counted = self.store.counted(round_)
         return {self._enrolment.name(lease.client): pb.Report.FromString(said) for lease, said, _ in counted}
 
-    def _halts(self, round_: int) -> bool:
-        """The next round would pass the privacy budget."""
-        return bool(self._purse.refusal(round_ + 1, self._enrolment.names.values()))
+    def _hold(self, round_: int) -> None:
+        """No round opens until it is known what the model after this one is worth, where the run may end with it."""
+        self._coordinator.held = self._measures.early or bool(self._refusal(round_))
+
+    def _refusal(self, round_: int) -> str:
+        """Why the next round would pass the privacy budget; "" if it would not."""
+        return self._purse.refusal(round_ + 1, self._enrolment.names.values())
 
     def _ends(self, round_: int) -> str:
         """Why the run ends early, after this round; "" where it does not."""
-        if round_ >= self.plan.run.rounds:
-            return ""
-        return self._standing.reason or self._purse.refusal(round_ + 1, self._enrolment.names.values())
+        return "" if round_ >= self.plan.run.rounds else self._measures.reason or self._refusal(round_)
 
     def _go_on(self, round_: int) -> None:
-        """What the model after a round is worth is known: end the run, or let the next round open.
-
-        Rounds wait for it where it may end the run, so that the run ends alike on every machine and after any crash.
-        """
+        """What the model after a round is worth is known: end the run, or let the next round open."""
         if reason := self._ends(round_):
             self.stop(reason)
         elif self._coordinator.held:
             self._coordinator.held = False
             self.tick()
-
-    def _measured(self, round_: int) -> bool:
-        """The plan wants the server to measure the model after this round."""
-        every = self.plan.evaluate.server_every
-        return every > 0 and self.whole and (round_ % every == 0 or round_ >= self.plan.run.rounds)
 
     @property
     def whole(self) -> bool:
@@ -443,7 +359,7 @@ class Run:
 
     def _queue_evaluation(self, round_: int) -> None:
         pending = Pending(round_, self.model)
-        if self._measured(round_):
+        if self._measures.due(round_):
             self.pending.append(pending)
         else:
             self.evaluated(pending, {})
@@ -454,8 +370,7 @@ class Run:
             if evaluated:
                 seconds = self._clock() - self._opened
                 record = evaluation_record(self.store, self.round, self.spec, seconds, self.elapsed, self._cover)
-                if not self._served:
-                    self._observe(self.round, record["client_metrics"], self.model)
+                self._measures.by_clients(self.round, record["client_metrics"], self.model)
                 self.store.set_round(self.round + 1, record)
             self._mark(Phase.FINISHED)
             self.store.set_meta("ended", reason)

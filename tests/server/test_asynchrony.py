@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fedpress.errors import Refused
 from fedpress.server.buffered import Buffered
+from fedpress.server.cohorts import Cohorts
 from fedpress.server.coordinator import Coordinator
 from fedpress.server.leases import Fate, Finish, Grant, Hold, Issue, Lapse, Lease, Phase, Rules, Step
 from fedpress.server.selection.uniform import uniform
@@ -215,7 +216,7 @@ def test_rounds_that_fold_late_updates_keep_the_laws(
     events: list[tuple[str, str, float]], size: int, over: float, staleness: int, evaluation: bool, once: bool
 ) -> None:
     world = World(
-        Coordinator,
+        Cohorts,
         cohort=lambda n: min(n, size),
         over_select=over,
         max_staleness=staleness,
@@ -312,7 +313,7 @@ def test_after_a_restart_nobody_is_invited_until_the_idle_ones_had_time_to_call(
 
 
 def test_late_updates_count_into_a_round_but_not_towards_its_cohort() -> None:
-    world = World(Coordinator, cohort=lambda _: 2, over_select=2.0, max_staleness=1, min_updates=2)
+    world = World(Cohorts, cohort=lambda _: 2, over_select=2.0, max_staleness=1, min_updates=2)
     on_time, tardy = world.c.at_work()[:2], world.c.at_work()[2:]
     for client in (*on_time, *tardy):
         world.ask(client)
@@ -333,7 +334,7 @@ def test_late_updates_count_into_a_round_but_not_towards_its_cohort() -> None:
 
 
 def test_without_patience_rounds_end_their_leases_as_ever() -> None:
-    world = World(Coordinator, cohort=lambda _: 1, over_select=2.0)
+    world = World(Cohorts, cohort=lambda _: 1, over_select=2.0)
     first, second = world.c.at_work()
     world.ask(first)
     world.ask(second)
@@ -357,7 +358,7 @@ def test_one_that_declines_ends_nothing_while_a_late_one_is_at_work() -> None:
     rules = Rules(
         rounds=5, cohort=lambda n: n, select=uniform(0), min_clients=2, deadline_s=10.0, max_staleness=3, presence_s=1e9
     )
-    c = Coordinator(rules, new_id=lambda: f"t{next(ids)}")
+    c = Cohorts(rules, new_id=lambda: f"t{next(ids)}")
     for client in ("a", "b"):
         c.enrolled(client, client, 0.0)
     assert all(isinstance(c.poll(client, 0.0), Grant) for client in ("a", "b"))

@@ -17,9 +17,9 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
 from fedpress.server.candidates import Candidates
 from fedpress.server.choice import Choice
-from fedpress.server.coordinator import Fate, Lease
 from fedpress.server.enrolment import Enrolment
 from fedpress.server.events import RoundOpened
+from fedpress.server.leases import Fate, Lease
 from fedpress.server.selection.candidate import Condition
 from fedpress.server.store import Store, Traffic
 

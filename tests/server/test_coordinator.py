@@ -9,22 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpress.errors import Refused
-from fedpress.server.coordinator import Coordinator, Fate, Finish, Grant, Hold, Issue, Lease, Over, Phase, Rules, Step
+from fedpress.server.cohorts import Cohorts
+from fedpress.server.leases import Fate, Finish, Grant, Hold, Issue, Lease, Over, Phase, Rules, Step
 from fedpress.server.selection.candidate import Candidate, Condition
 from fedpress.server.selection.uniform import uniform
 
 
-def coordinator(clients: int = 4, **rules: object) -> Coordinator:
+def coordinator(clients: int = 4, **rules: object) -> Cohorts:
     ids = itertools.count()
     defaults = {"rounds": 3, "cohort": lambda n: n, "select": uniform(0), "min_clients": clients, "deadline_s": 10.0}
-    return Coordinator(Rules(**{**defaults, **rules}), new_id=lambda: f"t{next(ids)}")  # type: ignore[arg-type]
+    return Cohorts(Rules(**{**defaults, **rules}), new_id=lambda: f"t{next(ids)}")  # type: ignore[arg-type]
 
 
-def enrol(c: Coordinator, clients: int, now: float = 0.0) -> list[object]:
+def enrol(c: Cohorts, clients: int, now: float = 0.0) -> list[object]:
     return [a for i in range(clients) for a in c.enrolled(f"id{i}", f"name{i}", now)]
 
 
-def grant(c: Coordinator, client: str, now: float = 0.0) -> Grant:
+def grant(c: Cohorts, client: str, now: float = 0.0) -> Grant:
     answer = c.poll(client, now)
     assert isinstance(answer, Grant)
     return answer
@@ -147,7 +148,7 @@ def test_after_a_restart_the_round_waits_for_those_who_were_there() -> None:
 def test_a_round_is_of_the_willing_and_waits_until_there_are_enough() -> None:
     conditions = dict.fromkeys(("name0", "name1", "name2"), Condition(charging=False))
     c = coordinator(3, require=("charging",), min_updates=2)
-    c.candidate = lambda client, name: Candidate(name, condition=conditions[name])
+    c.known = lambda client, name: Candidate(name, condition=conditions[name])
     assert enrol(c, 3) == []
     conditions["name1"] = Condition(charging=True)
     assert c.met("id1", 1.0) == []

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from fedpress.compression.stream import Stream
 from fedpress.privacy.noise import Noise
-from fedpress.server.coordinator import Coordinator, Fate, Issue, Note, Phase, Rules, Step
+from fedpress.server.cohorts import Cohorts
+from fedpress.server.leases import Fate, Issue, Note, Phase, Rules, Step
+from fedpress.server.sampled import Sampled
 from fedpress.server.selection.candidate import Candidate, Select
 from fedpress.server.selection.sampled import fixed, poisson
 
@@ -20,11 +22,11 @@ def crowd(n: int) -> list[Candidate]:
     return [Candidate(f"c{i:03d}") for i in range(n)]
 
 
-def sampled(select: Select, clients: int, **rules: object) -> Coordinator:
+def sampled(select: Select, clients: int, pacing: type[Cohorts] = Sampled, **rules: object) -> Cohorts:
     ids = itertools.count()
     defaults = {"rounds": 3, "cohort": lambda n: n // 2, "select": select, "min_clients": clients, "min_updates": 0}
-    made = Coordinator(
-        Rules(**{**defaults, "deadline_s": 10.0, "sampled": True, **rules}),  # type: ignore[arg-type]
+    made = pacing(
+        Rules(**{**defaults, "deadline_s": 10.0, **rules}),  # type: ignore[arg-type]
         new_id=lambda: f"t{next(ids)}",
     )
     for i in range(clients):
@@ -118,9 +120,9 @@ def test_who_was_drawn_stays_drawn_however_long_it_is_away() -> None:
     assert c.counted(issue.leases[0].id, 41.0) == [Step(1)]
 
 
-@pytest.mark.parametrize("drawn", [True, False])
-def test_no_round_is_of_fewer_than_the_least_when_fewer_are_here(drawn: bool) -> None:
-    c = sampled(fixed(Noise.secret()), 20, cohort=lambda n: int(0.3 * n), min_updates=5, sampled=drawn)
+@pytest.mark.parametrize(("pacing", "invited"), [(Sampled, 0), (Cohorts, 5)])
+def test_no_round_is_of_fewer_than_the_least_when_fewer_are_here(pacing: type[Cohorts], invited: int) -> None:
+    c = sampled(fixed(Noise.secret()), 20, pacing, cohort=lambda n: int(0.3 * n), min_updates=5)
     for lease in list(c.leases.values()):
         closing = c.counted(lease.id, 1.0)
     assert closing == [Step(1)]
@@ -128,7 +130,7 @@ def test_no_round_is_of_fewer_than_the_least_when_fewer_are_here(drawn: bool) ->
     for i in range(10):
         c.met(f"id{i}", 1000.0)
     second = [lease for lease in c.leases.values() if lease.round == 2]
-    assert len(second) == (0 if drawn else 5)  # three of ten would be fewer than five
+    assert len(second) == invited  # three of ten would be fewer than five
 
 
 def test_a_poisson_round_waits_until_there_are_enough_to_draw_of() -> None:
@@ -140,7 +142,7 @@ def test_a_poisson_round_waits_until_there_are_enough_to_draw_of() -> None:
 
 def test_a_cohort_is_a_share_of_those_that_may_come_rounded_down() -> None:
     c = sampled(fixed(Noise.secret()), 10, cohort=lambda n: int(0.5 * n))
-    c = Coordinator(c.rules, c.new_id, may=lambda client, *_: client != "id0")
+    c = Sampled(c.rules, c.new_id, may=lambda client, *_: client != "id0")
     for i in range(10):
         c.enrolled(f"id{i}", f"c{i:03d}", 0.0)
     assert len(c.leases) == 4  # of nine
