@@ -6,7 +6,6 @@ one thread. What a person should hear of it goes to a listener as ``Note``.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
 from fedpress.client import actions, events
+from fedpress.client.blobs import Blobs
 from fedpress.client.link import Link
 from fedpress.client.notes import Kind
 from fedpress.client.notes import Note as Note
@@ -33,8 +33,6 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
 from fedpress.protos.names import metrics_of, short
 
-#: Most bytes a ticket's recipe may have: so many uncompressed models, and room for headers of small ones.
-_RECIPE_MODELS, _RECIPE_SLACK = 8, 1 << 20
 #: The share by which a link's rate must have changed to be told again.
 _MATERIAL: Final = 0.25
 
@@ -84,8 +82,7 @@ class Device:
         self._layout: Layout = ()
         self._round = 0
         self._may_begin_anew = True
-        self._part = bytearray()
-        self._blobs: dict[bytes, bytearray] = {}
+        self._blobs = Blobs(trainer.spec.nbytes)
         self._told = pb.LinkRates()
         self._told_condition = pb.Condition()
 
@@ -115,7 +112,7 @@ class Device:
         try:
             event: events.Event = _PERFORM[type(action)](self, action)
         except ServerGone as error:
-            event, trouble = events.Gone(kept=len(self._part)), str(error)
+            event, trouble = events.Gone(kept=self._blobs.arrived), str(error)
         except Refused as error:
             event = events.Refused(error.fault, str(error), error.retry_after)
             self._say("refused", f"{error} ({error.fault})")
@@ -188,35 +185,16 @@ class Device:
             )
         if kind == "ticket":
             self._round = reply.ticket.round
-            self._unpack(reply.ticket)
-            wanted = {blob.hash for blob in reply.ticket.recipe}
-            self._blobs = {name: data for name, data in self._blobs.items() if name in wanted}
+            self._blobs.expect(reply.ticket.recipe)
         return _ANSWERS[kind](reply)
 
-    def _unpack(self, ticket: pb.Ticket) -> None:
-        """Take in the blobs that came along, as if they had been fetched."""
-        for blob in ticket.recipe:
-            if blob.data:
-                blob.hash, blob.size = hashlib.sha256(blob.data).digest(), len(blob.data)
-                self._blobs[blob.hash] = bytearray(blob.data)
-                blob.ClearField("data")
-
     def _fetch(self, action: actions.Fetch) -> events.Event:
-        blob, part = action.blob, self._part
-        del part[action.offset :]
-        if blob.hash in self._blobs:
+        blob = action.blob
+        if not self._blobs.needs(blob, action.offset):
             return events.GotBlob()
-        limit = _RECIPE_MODELS * self._trainer.spec.nbytes + _RECIPE_SLACK
-        if blob.size + sum(map(len, self._blobs.values())) > limit:
-            raise Refused("FAULT_MALFORMED", f"The server offers more than {limit} bytes for a model of this size.")
-        for chunk in self._link.fetch(blob.hash, action.offset):
-            part += chunk
-            if len(part) > blob.size:
-                break
-        if len(part) != blob.size or hashlib.sha256(part).digest() != blob.hash:
-            self._say("refused", f"A blob arrived with {len(part)} bytes that are not those of its hash; once more.")
+        if wrong := self._blobs.fetch(blob, self._link.fetch(blob.hash, action.offset)):
+            self._say("refused", wrong)
             return events.BadBlob()
-        self._blobs[blob.hash], self._part = part, bytearray()
         self._say("fetched", f"{blob.size} bytes, {blob.codec}.")
         return events.GotBlob()
 
@@ -224,8 +202,7 @@ class Device:
         ticket, vault = action.ticket, self._vault
         if vault.identity is None:
             raise VaultError(f"Expected an identity in '{vault.directory}'.")
-        blobs = [(blob.codec, blob.full, memoryview(self._blobs[blob.hash])) for blob in ticket.recipe]
-        self._blobs = {}
+        blobs = self._blobs.give(ticket.recipe)
         model_hash = ticket.model.hex()
         if not blobs and model_hash and vault.model_hash == model_hash:
             return events.Rebuilt()
