@@ -303,6 +303,7 @@ def show_privacy(
     run: RunDir,
     rounds: Annotated[int, typer.Option(min=0, help="What would so many more rounds like the last cost?")] = 0,
     every: Annotated[bool, typer.Option("--all", help="All of the ledger, not its last ten releases.")] = False,
+    head: Annotated[str, typer.Option(help="A hash kept from before: is all that led to it still there?")] = "",
 ) -> None:
     """What a run has spent of its privacy budget, on whom, and what is left; checks that the ledger is as written.
 
@@ -310,7 +311,7 @@ def show_privacy(
     """
     from fedpress.simulations import spending
 
-    found = spending.read(run)
+    found = spending.read(run, head)
     wide.print(spending.entries_table(found, None if every else 10))
     wide.print(spending.spent_table(found, rounds))
     for remark in spending.remarks(found, rounds):

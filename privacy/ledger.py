@@ -226,19 +226,19 @@ class Ledger:
         with self._ours():
             yield from self._behind(GENESIS)
 
-    def verify(self, head: Head = GENESIS) -> Head:
-        """Walk the whole chain; today's head. ``head``: one from before, kept elsewhere, that it must still hold.
+    def verify(self, kept: str = GENESIS.hash) -> Head:
+        """Walk the whole chain; today's head. ``kept``: the hash of a head from before, which it must still hold.
 
-        Raises LedgerError that names the first bad entry, or says that the ledger ends before ``head``.
+        Raises LedgerError that names the first bad entry, or says that the ledger does not hold the head.
         """
-        last, held = GENESIS, head == GENESIS
+        last, held = GENESIS, kept == GENESIS.hash
         for entry in self.entries():
             last = entry.head
-            held = held or last == head
+            held = held or last.hash == kept
         if not held:
             raise LedgerError(
-                f"The ledger '{self._path}' does not hold entry {head.number} with hash {head.hash[:12]} any more: "
-                "it was replaced, or its end is missing."
+                f"The ledger '{self._path}' holds no entry with hash {kept[:64]}: it was replaced, its end is missing, "
+                "or it is another ledger's."
             )
         return last
 

@@ -25,8 +25,11 @@ class Spending(NamedTuple):
     budget: float
 
 
-def read(run: Path) -> Spending:
-    """The ledger of a run's directory, verified. Raises DataError where there is none, LedgerError where it is bad."""
+def read(run: Path, kept: str = "") -> Spending:
+    """The ledger of a run's directory, verified. ``kept``: the hash of a head from before, which it must still hold.
+
+    Raises DataError where there is none, LedgerError where it is bad.
+    """
     if not (run / "plan.toml").is_file():
         raise DataError(f"Expected the directory of a run, with its plan.toml, got '{run}'.")
     plan = plans.load(run / "plan.toml")
@@ -40,6 +43,8 @@ def read(run: Path) -> Spending:
     ledger = Ledger(path, delta)
     try:
         statement = state(ledger, delta)
+        if kept:
+            ledger.verify(kept)
     finally:
         ledger.close()
     return Spending(path, statement, privacy.budget)
@@ -99,7 +104,7 @@ def remarks(spending: Spending, rounds: int) -> list[str]:
     runs = f" of {s.runs} runs" if s.runs > 1 else ""
     found = [
         f"The chain of {s.head.number} entries{runs} is whole; its head is {s.head.hash}. "
-        "Keep that elsewhere: it shows later that nothing was taken off the end."
+        "Keep that elsewhere: --head HASH shows later that nothing was taken off the end."
     ]
     if any(_replacing(account) for account in (s.population, s.most)):
         found.append("Cohorts of fixed size: the promise is about replacing one client by another.")

@@ -55,6 +55,18 @@ def test_it_says_what_is_spent_what_is_left_and_what_more_would_cost(run: Path) 
     assert "of 12 releases" not in output(str(run), "--all")
 
 
+def test_a_head_that_was_kept_shows_whether_the_ledger_still_holds_it(run: Path) -> None:
+    charged(run, Spend(POPULATION, POISSON), rounds=3)
+    head = spending.read(run).statement.head.hash
+    assert head in output(str(run))
+    charged(run, Spend(POPULATION, POISSON), rounds=5)
+    assert "chain of 5 entries is whole" in output(str(run), "--head", head)
+    (run / LEDGER_FILE).unlink()
+    charged(run, Spend(POPULATION, POISSON), rounds=2)
+    with pytest.raises(LedgerError, match="its end is missing"):
+        output(str(run), "--head", head)
+
+
 def test_clients_are_counted_and_not_named(run: Path) -> None:
     charged(run, *(Spend(client(f"phone-{i}"), Charge(30.0, "none")) for i in range(5)), rounds=2)
     said = output(str(run))
