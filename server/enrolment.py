@@ -31,11 +31,11 @@ class Enrolment:
     def __init__(
         self, store: Store, codecs: Collection[str], trainer: str, spec: Spec, most: int = CLIENT_LIMIT
     ) -> None:
-        self._store, self._most = store, most
+        self._table, self._most = store.clients, most
         self._codecs, self._trainer, self._spec = sorted(codecs), trainer, spec
-        self._clients = {client.id: client for client in store.clients()}
+        self._clients = {client.id: client for client in self._table.all()}
         self._ids = {client.key_hash: client.id for client in self._clients.values()}
-        self._said = {client: pb.Capabilities.FromString(said) for client, said in store.capabilities().items()}
+        self._said = {client: pb.Capabilities.FromString(said) for client, said in self._table.capabilities().items()}
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -83,7 +83,7 @@ class Enrolment:
         device_class = request.capabilities.device_class[:_NAME_LIMIT]
         client = Client(secrets.token_hex(8), request.name, _hash(key), device_class)
         try:
-            self._store.add_client(client)
+            self._table.add(client)
         except StoreError as error:
             raise Refused(
                 "FAULT_NOT_ENROLLED",
@@ -106,7 +106,7 @@ class Enrolment:
     def _keep(self, client: str, said: pb.Capabilities) -> None:
         if self._said.get(client) != said:
             self._said[client] = said
-            self._store.set_capabilities(client, said.SerializeToString())
+            self._table.set_capabilities(client, said.SerializeToString())
 
     def _check(self, request: pb.EnrolRequest) -> None:
         if request.protocol != PROTOCOL:

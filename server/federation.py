@@ -152,7 +152,7 @@ class Federation(Run):
 
     def release(self, device_class: str) -> pb.Release:
         """The shipped model for a device class, or the one for any. Raises Refused."""
-        found = {r.device_class: r for r in self.store.releases()}
+        found = {r.device_class: r for r in self.store.releases.all()}
         release = found.get(device_class) or found.get("any")
         if release is None:
             raise Refused("FAULT_NO_RELEASE", f"Nothing was shipped for device class '{device_class[:40]}' yet.")

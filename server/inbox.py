@@ -32,13 +32,13 @@ class Inbox:
     """All open uploads of one server. Lives on the store's thread."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._table = store.payloads
         self._streams: dict[str, Stream] = {}
 
     def offset(self, ticket: str) -> int:
         """Bytes of the ticket's payload that are here."""
         stream = self._streams.get(ticket)
-        return stream.kept + len(stream.buffer) if stream else self._store.received(ticket)
+        return stream.kept + len(stream.buffer) if stream else self._table.received(ticket)
 
     def open(self, ticket: str, header: pb.PushHeader, limit: int) -> Stream:
         """Start, resume or take over an upload. Raises Refused: too large, or not where the bytes here end."""
@@ -52,7 +52,7 @@ class Inbox:
             raise Refused("FAULT_BAD_OFFSET", f"Expected to resume at byte {here}, got {header.offset}.")
         if (older := self._streams.get(ticket)) is not None:
             self.suspend(older)
-        stream = Stream(ticket, header, self._store.received(ticket), bytearray())
+        stream = Stream(ticket, header, self._table.received(ticket), bytearray())
         self._streams[ticket] = stream
         return stream
 
@@ -75,7 +75,7 @@ class Inbox:
             raise Refused("FAULT_BAD_OFFSET", f"Expected {header.size} bytes, got {have}: resume there.")
         if stream.kept:
             self._flush(stream)  # read back in one piece of the right size: growing it would copy it
-            whole = self._store.payload(stream.ticket)
+            whole = self._table.read(stream.ticket)
         else:
             whole = bytearray(stream.buffer)
         if checksum(whole) != header.checksum:
@@ -97,12 +97,12 @@ class Inbox:
     def discard(self, ticket: str) -> None:
         """Forget what is here of a ticket's payload."""
         self._streams.pop(ticket, None)
-        self._store.discard(ticket)
+        self._table.discard(ticket)
 
     def clear(self, but: Collection[str]) -> None:
         """Forget all but what is here for tickets that are still open: the round is over, they are not."""
         self._streams = {ticket: stream for ticket, stream in self._streams.items() if ticket in but}
-        self._store.discard_updates()
+        self._table.settle()
 
     def _check(self, stream: Stream) -> None:
         if self._streams.get(stream.ticket) is not stream:
@@ -110,6 +110,6 @@ class Inbox:
 
     def _flush(self, stream: Stream) -> None:
         if stream.buffer:
-            self._store.append(stream.ticket, stream.kept, bytes(stream.buffer))
+            self._table.append(stream.ticket, stream.kept, bytes(stream.buffer))
             stream.kept += len(stream.buffer)
             stream.buffer.clear()

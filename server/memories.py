@@ -32,11 +32,11 @@ class Memories:
     """All clients' memories for models of ``spec``."""
 
     def __init__(self, store: Store, spec: Spec) -> None:
-        self._store, self._spec = store, spec
+        self._table, self._spec = store.memories, spec
 
     def check(self, client: str, said: int) -> None:
         """Raise Refused unless ``said`` is the tag of what the client is remembered by, or 0: it starts anew."""
-        if said and said != self._store.memory_tag(client):
+        if said and said != self._table.tag(client):
             raise Refused(
                 "FAULT_WRONG_MEMORY",
                 "The update builds on others than the server has counted: start the codec's memory anew.",
@@ -46,20 +46,20 @@ class Memories:
         """What a client's next update decodes with, or its first one in round ``before``. ``said``: the update's tag, 0
         for what every client begins with."""
         initial = codec.memory(self._spec)
-        kept = self._store.memory(client, before) if said and initial else None
-        if kept is None:
+        data = self._table.read(client, before) if said and initial else None
+        if data is None:
             return initial
-        found = from_bytes(kept)
+        found = from_bytes(data)
         return {name: found[name] for name in initial}
 
     def keep(self, client: str, round_: int, codec: Codec, memory: State) -> None:
         """Remember what came of a client's update folded into a round; in the transaction that acknowledges it."""
         if memory:
-            self._store.set_memory(client, round_, tag(codec, memory, self._spec), to_bytes(memory))
+            self._table.put(client, round_, tag(codec, memory, self._spec), to_bytes(memory))
 
     def settle(self) -> None:
         """A round is committed: forget what its updates were decoded with; in the same transaction."""
-        self._store.settle_memories()
+        self._table.settle()
 
 
 def bytes_per_client(plan: Plan, spec: Spec) -> int:

@@ -140,7 +140,7 @@ class Updates:
             memory = since.pop(lease.client, None) if tag else None
             if memory is None:
                 memory = self.memories.latest(lease.client, codec, tag, before=round_)
-            update, memory = self.decode(lease, self._store.payload(lease.id), memory)
+            update, memory = self.decode(lease, self._store.payloads.read(lease.id), memory)
             left[lease.client] -= 1
             if left[lease.client]:
                 since[lease.client] = memory

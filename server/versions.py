@@ -83,8 +83,8 @@ class Versions:
             self._history, self._seen = [], {}
         step = self._publisher.publish(exact, self._seen or None, self.hash, number)
         version = Version(number, step.link, _sha(step.payload), step.payload)
-        self._store.add_version(number, version.link, version.payload, self._keep)
-        self._store.add_hash(number, version.link.hash, self._names)
+        self._store.versions.add(number, version.link, version.payload, self._keep)
+        self._store.versions.add_hash(number, version.link.hash, self._names)
         self._store.set_tensors("exact", exact)
         if step.link.origin:
             self._store.set_tensors("origin", step.seen)
@@ -94,16 +94,16 @@ class Versions:
             self._store.set_meta("seen", str(number))
         self._store.set_tensors("state", state)
         self._history = [*self._history, version][-self._keep :]
-        self._hashes = self._store.hashes()
+        self._hashes = self._store.versions.hashes()
         self._seen, self.step = step.seen, step.change
 
     def restore(self) -> None:
         """Continue from the store. Raises StoreError if it holds no version."""
         exact = self._store.tensors("exact", self._spec)
-        self._history = [Version(n, link, _sha(data), data) for n, link, data in self._store.versions()]
+        self._history = [Version(n, link, _sha(data), data) for n, link, data in self._store.versions.all()]
         if exact is None or not self._history:
             raise StoreError("Expected a model in the run's store, found none.")
-        self._hashes = self._store.hashes()
+        self._hashes = self._store.versions.hashes()
         whole = int(self._store.meta("seen") or -1)
         since = [v for v in self._history if v.number > whole]
         base_hash = since[0].link.base_hash if since else self.hash

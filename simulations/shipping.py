@@ -39,7 +39,7 @@ def ship_run(run: Path, device_class: str, progress: Progress | None = None) -> 
     place.write_bytes(shipped.onnx)
     store = Store(run / STORE_FILE)
     try:
-        store.set_release(release)
+        store.releases.put(release)
     finally:
         store.close()
     return place, shipped, release

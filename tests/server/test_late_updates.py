@@ -131,7 +131,7 @@ class Yard:
         return content_hash(self.host.federation.versions.exact)
 
     def remembered(self) -> dict[str, Tensors]:
-        rows = self.host.store._db.execute("SELECT name, data FROM memories JOIN clients ON clients.id = client")
+        rows = self.host.store.execute("SELECT name, data FROM memories JOIN clients ON clients.id = client")
         return {name: from_bytes(data) for name, data in rows}
 
 
@@ -396,4 +396,4 @@ def test_a_buffer_as_large_as_the_fleet_on_one_version_is_fedavg(tmp_path: Path)
 def test_whole_models_need_no_history_of_payloads(tmp_path: Path) -> None:
     yard = Yard(tmp_path, "download.mode=full", "download.codec=bf16", "upload.codec=ef+ecsq:3", *BUFFER).play()
     assert max(s for r in yard.records for s in r.staleness) >= 2
-    assert len(yard.host.store.versions()) == 1
+    assert len(yard.host.store.versions.all()) == 1

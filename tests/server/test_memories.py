@@ -74,7 +74,7 @@ class Digits:
 
     def remembered(self) -> int:
         store = Store(self.plan.directory / STORE_FILE)
-        rows = store._db.execute("SELECT name, data FROM memories JOIN clients ON clients.id = client").fetchall()
+        rows = store.execute("SELECT name, data FROM memories JOIN clients ON clients.id = client").fetchall()
         store.close()
         for name, data in rows:
             own, memory = from_bytes(self.state(name).read_bytes()), from_bytes(data)

@@ -22,7 +22,7 @@ def record(directory: Path, updates: dict[str, tuple[int, float, int]], round_: 
     examples."""
     store = Store(directory / "store.sqlite", durable=False)
     for name, (leased, accuracy, held_out) in updates.items():
-        store.add_client(Client(name, name, "", ""))
+        store.clients.add(Client(name, name, "", ""))
         store.add_leases([Lease(f"t{name}", name, leased)], {f"t{name}": Choice("int8", "")})
         report = pb.Report(examples=1, accuracy=accuracy if held_out else None, held_out=held_out)
         store.end_lease(f"t{name}", round_, Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())

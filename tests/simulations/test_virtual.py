@@ -140,8 +140,8 @@ def test_the_server_measures_the_virtual_link(tmp_path: Path) -> None:
     rates = fleet(tmp_path / "fleet.csv", "up_rate", 3000, 70000)
     words = ("clients.count=2", "run.rounds=3", "fleet.latency_s=0", "fleet.down_rate=5e5", rates)
     store = Store(run(tmp_path, *VIRTUAL, *RAW, *words).run_dir / "store.sqlite")
-    names = {client.id: client.name for client in store.clients()}
-    links = {names[i]: pb.Capabilities.FromString(said).link for i, said in store.capabilities().items()}
+    names = {client.id: client.name for client in store.clients.all()}
+    links = {names[i]: pb.Capabilities.FromString(said).link for i, said in store.clients.capabilities().items()}
     store.close()
     measured = [(links[name].up, links[name].down) for name in sorted(links)]
     assert measured == [pytest.approx((3000, 5e5)), pytest.approx((70000, 5e5))]
