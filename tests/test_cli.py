@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedpress.cli import app, read_plan
+from fedpress.cli import app
+from fedpress.commands.words import read_plan
 from fedpress.errors import DataError, PlanError
 from fedpress.plan import load
 

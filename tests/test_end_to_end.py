@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedpress.cli import read_plan
+from fedpress.commands.words import read_plan
 from fedpress.errors import FedpressError
 from fedpress.params import from_bytes
 from fedpress.plan import Plan, load

@@ -19,6 +19,7 @@ FLOORS = [
     ["privacy"],
     ["client", "server"],
     ["simulations"],
+    ["commands"],
     ["cli"],
 ]
 #: Reads the plan's section [ship], a typed value; everything else in compression knows no plan.

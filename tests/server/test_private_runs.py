@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedpress.cli import guarded
+from fedpress.commands.words import guarded
 from fedpress.errors import FedpressError, StoreError
 from fedpress.params import Tensors, flatten
 from fedpress.plan import Plan, load
