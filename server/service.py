@@ -1,4 +1,4 @@
-"""The gRPC skin on a ``Federation``: sockets, threads and waiting, and nothing else.
+"""The gRPC skin on a ``Federation``: its calls, threads and waiting, and nothing else; ``endpoint`` has the sockets.
 
 The federation lives on one worker thread (SQLite, decoding and folding run there, off the event loop); evaluation has a
 thread of its own. Long polls wait on an event that is set whenever something changed. Uploads are read a few at a
@@ -9,45 +9,29 @@ control.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import grpc
 
 from fedpress.errors import FedpressError, Refused
 from fedpress.params import Tensors
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.protos.calls import (
-    CALLS,
-    FAULT_KEY,
-    FRAME_BYTES,
-    IDENTITY_KEY,
-    RETRY_KEY,
-    SERVICE,
-    SMALL_BYTES,
-    STATUS,
-    Call,
-    head_bytes,
-)
+from fedpress.protos.calls import IDENTITY_KEY, SMALL_BYTES
 from fedpress.sections import Server as ServerSection
+from fedpress.server import endpoint
+from fedpress.server.endpoint import Context, Method
 from fedpress.server.federation import Federation
 
-_LOG: Final = logging.getLogger("fedpress.server")
 _TICK_S: Final = 0.25
-_SLACK: Final = 1 << 14  # what an upload's chunk may weigh besides its data
 _HEADER_S: Final = 10.0  # an upload that has said nothing for so long is refused
 _TURN_S: Final = 30.0  # an upload that takes longer is suspended, and resumes behind those that wait
-_WINDOW: Final = 1 << 16  # bytes a connection may send before they are asked for, thus at most per round trip
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 T = TypeVar("T")
 Evaluator = Callable[[Tensors], Mapping[str, float]]
-Handler = Callable[..., Any]
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Service:
@@ -70,22 +54,18 @@ class Service:
 
     async def start(self) -> int:
         """Listen; the port. Raises FedpressError if it is taken, or if TLS is missing where it must not be."""
-        limit = self._settings.chunk_bytes + _SLACK
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.http2.bdp_probe", 0),  # or gRPC widens the window until whole updates fit into it
-                ("grpc.http2.lookahead_bytes", _WINDOW),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ]
-        )
-        self._server.add_generic_rpc_handlers((self._handlers(),))
-        self.port = self._listen(self._server)
+        methods: Mapping[str, Method] = {
+            "Enrol": self._enrol,
+            "GetWork": self._get_work,
+            "Fetch": self._fetch,
+            "Offset": self._offset,
+            "Push": self._push,
+            "Decline": self._decline,
+            "GetRelease": self._get_release,
+        }
+        self._server = endpoint.server(self._settings.chunk_bytes)
+        self._server.add_generic_rpc_handlers((endpoint.handlers(methods, self.federation.meter),))
+        self.port = endpoint.listen(self._server, self._settings)
         await self._server.start()
         self._driver = asyncio.create_task(self._drive())
         return self.port
@@ -107,24 +87,6 @@ class Service:
             await self._server.stop(grace)
         self._core.shutdown(wait=True)
         self._measuring.shutdown(wait=True)
-
-    def _listen(self, server: grpc.aio.Server) -> int:
-        s = self._settings
-        address = f"{s.host}:{s.port}"
-        try:
-            if s.cert is not None and s.key is not None:
-                credentials = grpc.ssl_server_credentials([(s.key.read_bytes(), s.cert.read_bytes())])
-                return server.add_secure_port(address, credentials)
-            if not s.insecure and s.host not in _LOOPBACK:
-                raise FedpressError(
-                    f"Expected server.cert and server.key to listen on '{s.host}' with TLS. "
-                    "For a network you trust, server.insecure=true turns TLS off."
-                )
-            return server.add_insecure_port(address)
-        except OSError as error:
-            raise FedpressError(f"Cannot read the TLS certificate or key: {error}.") from error
-        except RuntimeError as error:
-            raise FedpressError(f"Cannot listen on {address}: the port is in use, or not yours to use.") from error
 
     # -- the driver -----------------------------------------------------------------------------------------------
 
@@ -248,82 +210,9 @@ class Service:
         key = dict(context.invocation_metadata() or ()).get(IDENTITY_KEY)
         return await self._on_core(partial(self.federation.authenticate, key if isinstance(key, bytes) else b""))
 
-    # -- from messages to bytes -----------------------------------------------------------------------------------
-
-    def _handlers(self) -> Any:
-        kinds: Mapping[tuple[bool, bool], Callable[..., Any]] = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-        }
-        methods: Mapping[str, Handler] = {
-            "Enrol": self._enrol,
-            "GetWork": self._get_work,
-            "Fetch": self._fetch,
-            "Offset": self._offset,
-            "Push": self._push,
-            "Decline": self._decline,
-            "GetRelease": self._get_release,
-        }
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                name: kinds[call.request_streams, call.reply_streams](
-                    self._stream(methods[name]) if call.reply_streams else self._single(methods[name]),
-                    request_deserializer=partial(self._received, call),
-                    response_serializer=self._sent,
-                )
-                for name, call in CALLS.items()
-            },
-        )
-
-    def _single(self, method: Handler) -> Handler:
-        async def answer(request: Any, context: Context) -> Any:
-            self._count_head(context)
-            try:
-                return await method(request, context)
-            except FedpressError as error:
-                await _abort(context, error)
-
-        return answer
-
-    def _stream(self, method: Handler) -> Handler:
-        async def answer(request: Any, context: Context) -> AsyncIterator[Any]:
-            self._count_head(context)
-            try:
-                async for message in method(request, context):
-                    yield message
-            except FedpressError as error:
-                await _abort(context, error)
-
-        return answer
-
-    def _count_head(self, context: Context) -> None:
-        self.federation.meter.message(up=head_bytes(context.invocation_metadata() or ()))
-
-    def _received(self, call: Call, data: bytes) -> Any:
-        self.federation.meter.message(up=len(data) + FRAME_BYTES)
-        return call.parse_request(data)
-
-    def _sent(self, message: Any) -> bytes:
-        data: bytes = message.SerializeToString()
-        self.federation.meter.message(down=len(data) + FRAME_BYTES)
-        return data
-
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
     """Until ``event`` is set or the time is over. (3.11's ``wait_for`` would lose a cancellation between the two.)"""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-def _abort(context: Context, error: FedpressError) -> Awaitable[Any]:
-    """End a call with the status, the fault's name and the message."""
-    if not isinstance(error, Refused):
-        _LOG.error("internal error: %s", error)
-        error = Refused("FAULT_UNSPECIFIED", str(error))
-    trailing = [(FAULT_KEY, error.fault)]
-    if error.retry_after is not None:
-        trailing.append((RETRY_KEY, f"{error.retry_after:.1f}"))
-    return context.abort(STATUS[error.fault], str(error), tuple(trailing))
