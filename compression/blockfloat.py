@@ -54,20 +54,12 @@ class _BlockFloat(Stage):
     _largest: ClassVar[float]
     _absolute: ClassVar[float]
     _relative: ClassVar[float]
+    unbiased: ClassVar[bool] = False  #: rounding is deterministic
+    contractive: ClassVar[bool] = True  #: rounding to the nearest, with zero among the choices
 
     def __post_init__(self) -> None:
         if self.block < 1:
             raise CodecError(f"Expected a block of 1 or more numbers, got {self.block} ({self.id}.block).")
-
-    @property
-    def unbiased(self) -> bool:
-        """Rounding is deterministic."""
-        return False
-
-    @property
-    def contractive(self) -> bool:
-        """Rounding to the nearest, with zero among the choices."""
-        return True
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Scales, then packed codes."""

@@ -50,15 +50,11 @@ class Dither(Stage):
 
     rate: float = 2.0
     id: ClassVar[str] = "dither"
+    unbiased: ClassVar[bool] = True  #: the error is uniform around zero
 
     def __post_init__(self) -> None:
         if not 2**-8 <= self.rate <= 2**8:
             raise CodecError(f"Expected a rate from 1/256 to 256, got {self.rate} (dither.rate).")
-
-    @property
-    def unbiased(self) -> bool:
-        """The error is uniform around zero."""
-        return True
 
     @property
     def contractive(self) -> bool:

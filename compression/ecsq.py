@@ -45,20 +45,12 @@ class Ecsq(Stage):
     ladder: bool = False
     model: entropy.Model = "auto"
     id: ClassVar[str] = "ecsq"
+    unbiased: ClassVar[bool] = False  #: small numbers become zero
+    contractive: ClassVar[bool] = True  #: whatever is not zeroed comes nearer
 
     def __post_init__(self) -> None:
         if not 2**-8 <= self.rate <= 2**8:
             raise CodecError(f"Expected a rate from 1/256 to 256, got {self.rate} (ecsq.rate).")
-
-    @property
-    def unbiased(self) -> bool:
-        """Small numbers become zero."""
-        return False
-
-    @property
-    def contractive(self) -> bool:
-        """Whatever is not zeroed comes nearer."""
-        return True
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Step, centroids, levels."""

@@ -46,20 +46,12 @@ class Hadamard(Stage):
     rounds: int = 1
     id: ClassVar[str] = "hadamard"
     commutes_with_sum: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = True  #: a rotation is undone
+    contractive: ClassVar[bool] = True  #: nothing is lost
 
     def __post_init__(self) -> None:
         if not 1 <= self.rounds <= 3:
             raise CodecError(f"Expected 1 to 3 rounds, got {self.rounds} (hadamard.rounds).")
-
-    @property
-    def unbiased(self) -> bool:
-        """A rotation is undone."""
-        return True
-
-    @property
-    def contractive(self) -> bool:
-        """Nothing is lost."""
-        return True
 
     def rest(self, spec: Spec) -> Spec:
         """One tensor, ``rotated``, of all parameters."""

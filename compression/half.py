@@ -27,16 +27,8 @@ class _Half(Stage):
     _relative: ClassVar[float]
     _absolute: ClassVar[float]
     _largest: ClassVar[float]
-
-    @property
-    def unbiased(self) -> bool:
-        """Rounding is deterministic."""
-        return False
-
-    @property
-    def contractive(self) -> bool:
-        """Rounding errs by less than the number."""
-        return True
+    unbiased: ClassVar[bool] = False  #: rounding is deterministic
+    contractive: ClassVar[bool] = True  #: rounding errs by less than the number
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """2 bytes per parameter."""

@@ -46,16 +46,8 @@ class Lossless(Stage):
     """Exact to the bit: exponents entropy coded, mantissas without the zeros they end in."""
 
     id: ClassVar[str] = "lossless"
-
-    @property
-    def unbiased(self) -> bool:
-        """Exact."""
-        return True
-
-    @property
-    def contractive(self) -> bool:
-        """Nothing is lost."""
-        return True
+    unbiased: ClassVar[bool] = True  #: exact
+    contractive: ClassVar[bool] = True  #: nothing is lost
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Coded, or raw where that is no longer."""

@@ -56,6 +56,8 @@ class Modular(Sparse):
     clients: int = 1
     id: ClassVar[str] = "modular"
     commutes_with_sum: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = False  #: only of updates within ``clip``
+    contractive: ClassVar[bool] = False  #: what is sent stands for what is not, and is scaled up for it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,16 +70,6 @@ class Modular(Sparse):
                 f"Expected 1 to {(1 << (self.bits - 1)) - 1} clients for {self.bits} bits, got {self.clients} "
                 "(modular.clients): each needs a step of its own in the range."
             )
-
-    @property
-    def unbiased(self) -> bool:
-        """Only of updates within ``clip``."""
-        return False
-
-    @property
-    def contractive(self) -> bool:
-        """What is sent stands for what is not, and is scaled up for it."""
-        return False
 
     def rest(self, spec: Spec) -> Spec:  # noqa: ARG002
         """Nothing is left."""

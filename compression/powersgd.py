@@ -50,22 +50,14 @@ class PowerSGD(Stage):
     rank: int = 2
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     id: ClassVar[str] = "powersgd"
+    unbiased: ClassVar[bool] = False  #: what is outside the subspace never arrives
+    contractive: ClassVar[bool] = True  #: a projection: what is lost is part of what there was
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= _WIDEST:
             raise CodecError(f"Expected a rank from 1 to {_WIDEST}, got {self.rank} (powersgd.rank).")
         if self.dtype not in _FLOATS:
             raise CodecError(f"Expected bf16, fp16 or fp32, got '{self.dtype}' (powersgd.dtype).")
-
-    @property
-    def unbiased(self) -> bool:
-        """What is outside the subspace never arrives."""
-        return False
-
-    @property
-    def contractive(self) -> bool:
-        """A projection: what is lost is part of what there was."""
-        return True
 
     def init(self, spec: Spec) -> State:
         """The first Q of every matrix, float32 (columns, rank): random, and the same for every sender."""

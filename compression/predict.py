@@ -33,20 +33,13 @@ class Predict(Stage):
     scale: float = 0.5
     needs_model: ClassVar[bool] = True
     id: ClassVar[str] = "predict"
+    unbiased: ClassVar[bool] = True  #: what is taken off is added back
+    #: it loses nothing; but what is left for a lossy stage may be more than there was
+    contractive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 1:
             raise CodecError(f"Expected 0 < scale <= 1, got {self.scale} (predict.scale).")
-
-    @property
-    def unbiased(self) -> bool:
-        """What is taken off is added back."""
-        return True
-
-    @property
-    def contractive(self) -> bool:
-        """It loses nothing; but what is left for a lossy stage may be more than there was."""
-        return True
 
     def rest(self, spec: Spec) -> Spec:
         """As many tensors as came."""

@@ -37,17 +37,13 @@ class QSGD(Stage):
     levels: int = 16
     bucket: int = 512
     id: ClassVar[str] = "qsgd"
+    unbiased: ClassVar[bool] = True  #: rounding goes up as often as it must
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= _MOST_LEVELS:
             raise CodecError(f"Expected levels from 1 to {_MOST_LEVELS}, got {self.levels} (qsgd.levels).")
         if self.bucket < 1:
             raise CodecError(f"Expected a bucket of 1 or more numbers, got {self.bucket} (qsgd.bucket).")
-
-    @property
-    def unbiased(self) -> bool:
-        """Rounding goes up as often as it must."""
-        return True
 
     @property
     def contractive(self) -> bool:

@@ -22,16 +22,8 @@ class Raw(Stage):
 
     id: ClassVar[str] = "raw"
     commutes_with_sum: ClassVar[bool] = True
-
-    @property
-    def unbiased(self) -> bool:
-        """Exact."""
-        return True
-
-    @property
-    def contractive(self) -> bool:
-        """Nothing is lost."""
-        return True
+    unbiased: ClassVar[bool] = True  #: exact
+    contractive: ClassVar[bool] = True  #: nothing is lost
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """4 bytes per parameter."""

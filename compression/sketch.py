@@ -42,6 +42,9 @@ class Sketch(Sparse):
     rows: int = 5
     id: ClassVar[str] = "sketch"
     commutes_with_sum: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = False  #: small parameters never arrive
+    #: cells hold more than one parameter; a table too small for the update adds errors larger than it
+    contractive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,16 +52,6 @@ class Sketch(Sparse):
             raise CodecError(f"Expected 0 < columns <= 1, got {self.columns} (sketch.columns).")
         if not (1 <= self.rows <= _MOST_ROWS and self.rows % 2):
             raise CodecError(f"Expected an odd number of rows up to {_MOST_ROWS}, got {self.rows} (sketch.rows).")
-
-    @property
-    def unbiased(self) -> bool:
-        """Small parameters never arrive."""
-        return False
-
-    @property
-    def contractive(self) -> bool:
-        """Cells hold more than one parameter; a table too small for the update adds errors larger than it."""
-        return False
 
     def rest(self, spec: Spec) -> Spec:
         """One tensor, ``table``, of shape (rows, columns)."""

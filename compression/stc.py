@@ -35,16 +35,8 @@ class STC(Sparse):
     """The share ``density`` of largest magnitudes over the whole update, all as their mean with a sign."""
 
     id: ClassVar[str] = "stc"
-
-    @property
-    def unbiased(self) -> bool:
-        """Small parameters never arrive."""
-        return False
-
-    @property
-    def contractive(self) -> bool:
-        """A mean errs by less than zeros in its place."""
-        return True
+    unbiased: ClassVar[bool] = False  #: small parameters never arrive
+    contractive: ClassVar[bool] = True  #: a mean errs by less than zeros in its place
 
     def rest(self, spec: Spec) -> Spec:  # noqa: ARG002
         """Nothing is left for another codec."""

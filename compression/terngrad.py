@@ -34,6 +34,8 @@ class TernGrad(Stage):
 
     clip: float = 0.0
     id: ClassVar[str] = "terngrad"
+    #: zeros that should have been small numbers, and the few that are far too large, err by more
+    contractive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.clip <= 2**16:
@@ -43,11 +45,6 @@ class TernGrad(Stage):
     def unbiased(self) -> bool:
         """Unless large numbers are cut off."""
         return self.clip == 0
-
-    @property
-    def contractive(self) -> bool:
-        """Zeros that should have been small numbers, and the few that are far too large, err by more."""
-        return False
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Scales, then integers."""

@@ -39,21 +39,13 @@ class TopK(Sparse):
 
     method: Literal["exact", "histogram"] = "exact"
     id: ClassVar[str] = "topk"
+    unbiased: ClassVar[bool] = False  #: small parameters never arrive
+    contractive: ClassVar[bool] = True  #: what is not sent is part of what there was
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method not in _METHODS:
             raise CodecError(f"Expected exact or histogram, got '{self.method}' (topk.method).")
-
-    @property
-    def unbiased(self) -> bool:
-        """Small parameters never arrive."""
-        return False
-
-    @property
-    def contractive(self) -> bool:
-        """What is not sent is part of what there was."""
-        return True
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Side: the indices. Rest: the values, in index order."""
