@@ -9,6 +9,10 @@ import typer
 
 from fedpress.commands.screen import console, wide
 
+Seeds = Annotated[list[int] | None, typer.Option(help="Repeat for more. Default: 0, 1 and 2.")]
+Keys = Annotated[list[str] | None, typer.Option("--set", help="A key of the plan for all runs, KEY=VALUE.")]
+Out = Annotated[Path, typer.Option(help="Where runs are kept; finished ones are not run again.")]
+
 app = typer.Typer(help="Measure codecs, accuracy against traffic, strategies, privacy.", no_args_is_help=True)
 
 
@@ -59,11 +63,9 @@ def bench_traffic(
     arm: Annotated[
         list[str] | None, typer.Option(help="An arm to compare with fp32; repeat for more. Default: all.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Repeat for more. Default: 0, 1 and 2.")] = None,
-    keys: Annotated[list[str] | None, typer.Option("--set", help="A key of the plan for all runs, KEY=VALUE.")] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept; finished ones are not run again.")] = Path(
-        "runs/traffic"
-    ),
+    seed: Seeds = None,
+    keys: Keys = None,
+    out: Out = Path("runs/traffic"),
 ) -> None:
     """Accuracy, bits per parameter and total traffic of compressed runs beside uncompressed ones.
 
@@ -85,11 +87,9 @@ def bench_strategies(
     study: Annotated[Literal["global", "personalized", "asynchronous"], typer.Argument(help="What is compared.")],
     setting: Annotated[list[str] | None, typer.Option(help="A setting; repeat for more. Default: all.")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="An arm; repeat for more. Default: all.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Repeat for more. Default: 0, 1 and 2.")] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept. Finished ones are not run again.")] = Path(
-        "runs/bench"
-    ),
-    keys: Annotated[list[str] | None, typer.Option("--set", help="A key of all plans, as section.key=value.")] = None,
+    seed: Seeds = None,
+    out: Out = Path("runs/bench"),
+    keys: Keys = None,
 ) -> None:
     """Strategies side by side on real data, with the default compressed codecs: accuracy, rounds, bytes, time.
 
@@ -113,11 +113,9 @@ def bench_privacy(
         list[float] | None,
         typer.Option(min=0.0, help="Repeat for more; 0: without privacy. Default: 1, 3, 8 and 0.", show_default=False),
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Repeat for more. Default: 0, 1 and 2.")] = None,
-    keys: Annotated[list[str] | None, typer.Option("--set", help="A key of the plan for all runs, KEY=VALUE.")] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept; finished ones are not run again.")] = Path(
-        "runs/privacy"
-    ),
+    seed: Seeds = None,
+    keys: Keys = None,
+    out: Out = Path("runs/privacy"),
 ) -> None:
     """What privacy costs in accuracy, and what compression costs on top of its noise.
 

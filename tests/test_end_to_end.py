@@ -148,14 +148,7 @@ def test_a_server_killed_in_mid_run_resumes_the_round_and_loses_nothing(tmp_path
     ]
     first = subprocess.Popen([*CLI, "server", *words], stdout=subprocess.PIPE, text=True)
     port = _port(first)
-    clients = [
-        subprocess.Popen(
-            [*CLI, "client", f"127.0.0.1:{port}", *words, "--name", f"c{i}", "--shard", str(i), "--vault",
-             str(tmp_path / f"vault{i}")],
-            stdout=subprocess.PIPE, text=True,
-        )
-        for i in range(2)
-    ]  # fmt: skip
+    clients = _devices(2, port, words, tmp_path)
     assert first.stdout is not None
     for line in first.stdout:
         if line.startswith(("round 2/", "round  2/")):
@@ -185,14 +178,7 @@ def test_without_rounds_a_killed_client_costs_its_own_update_and_nothing_else(tm
         clients = []
         try:
             port = _port(server)
-            clients = [
-                subprocess.Popen(
-                    [*CLI, "client", f"127.0.0.1:{port}", *words, "--name", f"c{i}", "--shard", str(i), "--vault",
-                     str(tmp_path / f"vault{i}")],
-                    stdout=subprocess.PIPE, text=True,
-                )
-                for i in range(5)
-            ]  # fmt: skip
+            clients = _devices(5, port, words, tmp_path)
             first, *others = clients
             assert first.stdout is not None
             for line in first.stdout:
@@ -289,6 +275,18 @@ def test_ctrl_c_stops_cleanly_and_the_run_resumes(tmp_path: Path) -> None:
     again = fedpress("simulate", *words, "run.rounds=" + str(done + 2), "--resume")
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "cut" / "summary.json").read_text())["rounds"] == done + 2
+
+
+def _devices(count: int, port: int, words: list[str], out: Path) -> list[subprocess.Popen[str]]:
+    """Clients c0, c1 ... of a server on this machine, each with its shard of the task and a vault of its own."""
+    return [
+        subprocess.Popen(
+            [*CLI, "client", f"127.0.0.1:{port}", *words, "--name", f"c{i}", "--shard", str(i), "--vault",
+             str(out / f"vault{i}")],
+            stdout=subprocess.PIPE, text=True,
+        )
+        for i in range(count)
+    ]  # fmt: skip
 
 
 def _port(server: subprocess.Popen[str]) -> int:
