@@ -1,16 +1,12 @@
-"""The spread over clients by hand, and what a round's record says of it."""
+"""The spread over clients, by hand."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpress.params import Spec
 from fedpress.server.spread import Spread, spread
-
-SPEC = Spec.of({"w": np.zeros(1, np.float32)})
 
 
 def test_by_hand() -> None:
