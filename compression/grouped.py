@@ -87,8 +87,8 @@ class Grouped:
             if label != groups[-1][0]:
                 size, at = read_varint(data, 0)
                 data = data[at:]
-            if size > min(len(data), self.inner.max_bytes(of)):
-                raise DecodeError(f"Expected a group of at most {len(data)} bytes, got one of {size}.")
+            if size > (most := min(len(data), self.inner.max_bytes(of))):
+                raise DecodeError(f"Expected a group of at most {most} bytes, got one of {size}.")
             mine = part(state, label)
             if size:
                 some, states[label] = self.inner.decode(Wire(data[:size], {}), mine, context, of)

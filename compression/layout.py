@@ -104,6 +104,10 @@ def from_infos(infos: Sequence[pb.TensorInfo], own: Spec) -> tuple[Layout, Spec]
     spec = Spec(tuple(TensorSpec(t.name, tuple(t.shape), t.dtype) for t in infos))
     mine = {t.name: t for t in own}
     for p, t in zip(layout, spec, strict=True):
+        if p.name != p.of and not p.name.endswith(f":{p.of}"):
+            raise SpecError(
+                f"Expected '{p.name}' to bear the name of '{p.of}', whose shape it has, or a group before it."
+            )
         model = mine.get(p.of)
         if model is None or (model.shape, model.dtype) != (t.shape, t.dtype):
             have = "no such tensor" if model is None else f"{model.dtype}{list(model.shape)}"

@@ -92,6 +92,9 @@ def test_a_layout_is_told_and_checked() -> None:
         from_infos(to_infos(LAYOUT, SPEC), smaller)
     with pytest.raises(SpecError, match="another order"):
         from_infos(to_infos(LAYOUT, SPEC)[1::-1], FULL)
+    for bad in (LAYOUT[1]._replace(of="w"), LAYOUT[1]._replace(name="fc"), LAYOUT[1]._replace(name="controlb")):
+        with pytest.raises(SpecError, match=f"'{bad.name}' to bear the name of '{bad.of}'"):
+            from_infos(to_infos((LAYOUT[0], bad), spec_of((LAYOUT[0], bad), FULL)), FULL)
     many = (*plain(FULL.names), *(p for i in range(20) for p in beside(f"c{i}", FULL.names)))
     with pytest.raises(SpecError, match="16 times"):
         from_infos(to_infos(many, spec_of(many, FULL)), FULL)
