@@ -194,8 +194,9 @@ class TorchTrainer:
 
     @contextmanager
     def _trainable(self, only: Collection[str] | None) -> Iterator[None]:
-        """Only these parameters ask for gradients."""
-        frozen = [p for n, p in self._module.named_parameters() if only is not None and n not in only]
+        """Of the parameters that ask for gradients only these do."""
+        asking = [(n, p) for n, p in self._module.named_parameters() if p.requires_grad]
+        frozen = [p for n, p in asking if only is not None and n not in only]
         for p in frozen:
             p.requires_grad_(False)
         try:

@@ -11,7 +11,7 @@ from fedpress import torch_model
 from fedpress.client.trainers import registry
 from fedpress.client.trainers.idle import IdleTrainer
 from fedpress.client.trainers.torch_trainer import TorchTrainer
-from fedpress.client.trainers.trainer import Trainer
+from fedpress.client.trainers.trainer import Terms, Trainer
 from fedpress.compression.stream import Stream
 from fedpress.errors import PlanError
 from fedpress.params import content_hash, finite, subtract
@@ -134,6 +134,20 @@ def test_floating_point_buffers_travel_and_scalars_keep_their_shape(data: Client
     assert made.spec.names[0] == "scale"
     assert after["scale"].shape == ()
     assert not np.array_equal(after["layers.1.running_mean"], model["layers.1.running_mean"])
+
+
+def test_what_a_task_froze_stays_frozen_whatever_is_trained_by_itself(data: ClientData) -> None:
+    def model() -> torch.nn.Module:
+        module = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 10))
+        module[0].requires_grad_(False)
+        return module
+
+    made = TorchTrainer(Task("frozen", model, lambda _: None), data, 0, "cpu")  # type: ignore[arg-type, return-value]
+    begun = made.initial(0)
+    head = made.train(begun, training(max_steps=3), Stream(1), terms=Terms(only=["2.weight"])).tensors
+    assert [n for n in begun if not np.array_equal(head[n], begun[n])] == ["2.weight"]
+    whole = made.train(begun, training(max_steps=3), Stream(1)).tensors
+    assert [n for n in begun if np.array_equal(whole[n], begun[n])] == ["0.weight", "0.bias"]
 
 
 def test_an_unknown_optimiser_is_refused_by_name(trainer: TorchTrainer) -> None:
