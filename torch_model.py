@@ -41,6 +41,11 @@ def dump(module: torch.nn.Module) -> dict[str, Array]:
     }
 
 
+def trainable(module: torch.nn.Module) -> tuple[str, ...]:
+    """The names of what an optimiser moves: parameters that ask for gradients. Buffers are not among them."""
+    return tuple(name for name, parameter in module.named_parameters() if parameter.requires_grad)
+
+
 def load(module: torch.nn.Module, tensors: Tensors) -> None:
     """Copy ``tensors`` into the module. Names the module lacks raise TaskError; names not given stay as they are."""
     state = module.state_dict()

@@ -8,7 +8,7 @@ skin drains with ``advance``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -381,13 +381,20 @@ class Run:
         self._listen(events.RunFinished(reason))
 
 
-def check(plan: Plan, model: Tensors) -> None:
-    """Raise PlanError for what in a plan cannot go with a model, before anything starts."""
-    spec = Spec.of(model)
+def check(plan: Plan, model: Tensors, trainable: Collection[str]) -> None:
+    """Raise PlanError for what in a plan cannot go with a model, before anything starts. ``trainable``: names of the
+    tensors that training changes; the others are buffers."""
+    spec, strategy = Spec.of(model), build_strategy(plan)
     try:
-        travels = spec_of(build_strategy(plan).layout(spec), spec)
+        travels = spec_of(strategy.layout(spec), spec)
     except SpecError as error:
         raise PlanError(f"{error} (strategy.personal)") from error
+    for names in strategy.apart(spec):
+        if not set(names) & set(trainable):
+            raise PlanError(
+                f"Expected a tensor that training changes among those that '{strategy.id}' trains by themselves, got "
+                f"only buffers: {', '.join(names)} (strategy.personal). Training changes {', '.join(trainable)}."
+            )
     publisher(plan.download, travels)
     room(plan, travels)
     Central.of(plan)

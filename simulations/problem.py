@@ -63,8 +63,9 @@ class Problem:
         """The whole model before round 1, checked against the plan's strategy."""
         from fedpress import torch_model
 
-        model = torch_model.dump(torch_model.build(self.task, self.plan.run.seed))
-        check(self.plan, model)
+        module = torch_model.build(self.task, self.plan.run.seed)
+        model = torch_model.dump(module)
+        check(self.plan, model, torch_model.trainable(module))
         return model
 
     def check(self) -> None:

@@ -50,6 +50,10 @@ class FedAvg:
         options = {name: float(getattr(self, name)) for name in self.told}
         return pb.Rule(name=self.client_half, personal=[n for n in full.names if n not in travels], options=options)
 
+    def apart(self, full: Spec) -> tuple[tuple[str, ...], ...]:  # noqa: ARG002 - a strategy's signature
+        """None: the whole model moves at once."""
+        return ()
+
     @property
     def client_half(self) -> str:
         """The rule's name: "fedavg", or that of a strategy which asks for more."""

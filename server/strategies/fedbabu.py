@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedpress.params import Spec
 from fedpress.server.strategies.compatibility import POINTS
 from fedpress.server.strategies.fedper import FedPer
 from fedpress.server.strategies.finetune import Epochs
@@ -28,3 +29,7 @@ class FedBABU(FedPer):
     told: ClassVar[tuple[str, ...]] = ("fine_tune_epochs",)
 
     fine_tune_epochs: Epochs = 5
+
+    def apart(self, full: Spec) -> tuple[tuple[str, ...], ...]:
+        """The body."""
+        return (tuple(p.of for p in self.layout(full)),)

@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from fedpress.params import Spec
 from fedpress.server.strategies.compatibility import POINTS
 from fedpress.server.strategies.fedper import FedPer
 
@@ -29,3 +30,8 @@ class FedRep(FedPer):
     told: ClassVar[tuple[str, ...]] = ("head_epochs",)
 
     head_epochs: Annotated[int, Field(ge=1, le=1000, description="passes that train the head, before the body")] = 10
+
+    def apart(self, full: Spec) -> tuple[tuple[str, ...], ...]:
+        """The head, then the body."""
+        body = tuple(p.of for p in self.layout(full))
+        return tuple(n for n in full.names if n not in body), body

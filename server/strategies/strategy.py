@@ -74,6 +74,9 @@ class Strategy(Protocol):
     def rule(self, full: Spec) -> pb.Rule:
         """What devices are told to do."""
 
+    def apart(self, full: Spec) -> tuple[tuple[str, ...], ...]:
+        """Groups of tensors that devices train while the rest stands still; () where all move at once."""
+
     def share(self, arrival: Arrival) -> Share:
         """What an update counts for. A weight of 0 or less refuses it."""
 

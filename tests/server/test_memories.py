@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +153,9 @@ def small(tmp_path: Path, *overrides: str) -> tuple[Plan, Tensors]:
 
 
 def test_more_clients_than_the_server_can_remember_are_refused_by_the_plan(tmp_path: Path) -> None:
-    check(*small(tmp_path, "server.memory_mb=1"))
-    check(*small(tmp_path, "server.memory_mb=0", "upload.codec=ef+int8"))
-    for refuse in (check, lambda plan, model: Host(plan, model).store.close()):
+    check(*small(tmp_path, "server.memory_mb=1"), trainable=())
+    check(*small(tmp_path, "server.memory_mb=0", "upload.codec=ef+int8"), trainable=())
+    for refuse in (partial(check, trainable=()), lambda plan, model: Host(plan, model).store.close()):
         with pytest.raises(PlanError, match=r"server.memory_mb of at least 3, got 1: .*'ef21\+int8'.* of 5 clients"):
             refuse(*small(tmp_path, "server.memory_mb=1", "clients.count=5"))
 

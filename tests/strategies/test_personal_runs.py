@@ -33,6 +33,18 @@ def model():
         torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.LayerNorm(16),
         torch.nn.Linear(16, 10))
 """
+#: With a buffer of its own, under a name that torch does not give.
+_SCALED = (
+    _TASK.replace("torch.nn.Linear(16, 10)", "torch.nn.Linear(16, 10), Scaled()")
+    + """
+class Scaled(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("unit", torch.ones(()))
+    def forward(self, x):
+        return self.unit * x
+"""
+)
 _OF_FEDBN = [f"1.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
 _HEAD, _BODY = ["head.weight", "head.bias"], ["body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias"]
 #: Words of the plan, and the tensors that never leave the device but stay in its vault.
@@ -146,6 +158,27 @@ def test_fedbn_finds_layers_by_their_statistics_wherever_they_are() -> None:
     spec = Spec.of({n: np.zeros(1, np.float32) for n in names})
     assert [p.name for p in strategy.layout(spec)] == ["a.bn.sub.weight", "a.bnx.weight"]
     assert list(strategy.rule(spec).personal) == names[:4]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["fedrep", 'strategy.personal=["*.running_*", "5.unit"]'], "1.running_mean, 1.running_var, 5.unit"),
+        (["fedrep", 'strategy.personal=["*.weight", "*.bias"]'], "1.running_mean, 1.running_var, 5.unit"),
+        (["fedbabu", 'strategy.personal=["[0-4].*"]'], "5.unit"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_trained_by_itself_has_more_than_buffers_or_the_plan_is_refused(
+    tmp_path: Path, words: list[str], named: str
+) -> None:
+    (tmp_path / "scaled.py").write_text(_SCALED)
+    task = f"task.name={tmp_path / 'scaled.py'}"
+    with pytest.raises(PlanError) as refusal:
+        _ = Problem(load(None, [task, f"strategy.name={words[0]}", *words[1:]])).initial
+    for text in (f"'{words[0]}'", f"only buffers: {named} (strategy.personal)", "changes 0.weight, 0.bias, 1.weight, "):
+        assert text in str(refusal.value)
+    _ = Problem(load(None, [task, "strategy.name=fedper", words[1]])).initial  # all is trained at once: nothing amiss
 
 
 def test_a_head_of_buffers_only_cannot_be_trained_and_says_so(tmp_path: Path) -> None:
