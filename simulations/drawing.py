@@ -18,8 +18,9 @@ from fedpress.simulations import units
 try:
     from matplotlib import rc_context
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
 except ModuleNotFoundError as error:  # pragma: no cover - the base install
     raise MissingExtra("The report", "report") from error
 
@@ -36,6 +37,9 @@ MUTED, RULE, A, B, C = _VARIABLES
 PAPER: Final = dict(zip(_VARIABLES, ("#62666f", "#e4e2dd", "#2563c9", "#d97a1c", "#8b8e97"), strict=True))
 _WIDTH, _HEIGHT = 350, 204  # SVG user units: about CSS pixels
 _MOST_BARS: Final = 60
+_MINUTE: Final = 60
+#: Seconds between ticks on a time axis: up to minutes, hours, days.
+_STEPS: Final = (1, 2, 5, 10, 15, 30, *(60 * n for n in (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 1440, 7200, 14400)))
 _STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedpress",
@@ -112,12 +116,19 @@ def stack(axes: Axes, rounds: Sequence[int], *layers: tuple[str, Sequence[float]
 def percent_axis(axes: Axes) -> None:
     """Fractions as percent, upwards."""
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
 
 
 def whole_axis(axes: Axes) -> None:
     """Whole numbers, across: rounds, clients."""
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+
+
+def time_axis(axis: Axis, most: float) -> None:
+    """Seconds from 0 to ``most``; whole minutes and hours where there are several."""
+    step = next((s for s in _STEPS if most <= 7 * s), _STEPS[-1])
+    axis.set_major_locator(MaxNLocator(6) if step == _STEPS[0] else MultipleLocator(step))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} s" if x < _MINUTE else units.duration(x)))
 
 
 def bytes_axis(axes: Axes) -> None:

@@ -5,14 +5,11 @@ A plot for which the run has no numbers is None. Names of clients never get into
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from statistics import median, quantiles
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from fedpress.server.spread import spread as spread_of
-from fedpress.server.spread import tenth
 from fedpress.simulations import units
 from fedpress.simulations.drawing import (
     A,
@@ -23,10 +20,11 @@ from fedpress.simulations.drawing import (
     log_bytes_axis,
     percent_axis,
     stack,
+    time_axis,
     to_svg,
     whole_axis,
 )
-from fedpress.simulations.records import ClientRecord, RoundRecord, curve, latest, trained
+from fedpress.simulations.records import ClientRecord, RoundRecord, curve, on_clients, own, stale, trained
 from fedpress.simulations.results import Result
 
 if TYPE_CHECKING:
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
 
 _FAR: Final = 10.0  # an uncompressed level so many times above the bars is named in words, not drawn
 _DASH: Final = (0, (3, 2))
+_ON_CLIENTS: Final = ", on clients"
+_Point: TypeAlias = tuple[float, float]
 
 
 class Key(NamedTuple):
@@ -61,18 +61,22 @@ def plots(result: Result, baseline: Result | None) -> list[Plot]:
     drawn = (
         accuracy_by_round(result, baseline),
         accuracy_by_bytes(result, baseline),
+        accuracy_by_time(result, baseline),
         loss(result, baseline),
         bytes_by_round(result),
-        spread(result),
         time_by_round(result),
     )
     return [plot for plot in drawn if plot is not None]
 
 
 def accuracy_by_round(result: Result, baseline: Result | None) -> Plot | None:
-    """Accuracy of the global model after each round."""
+    """Accuracy of the model after each round, its best round marked where it is not the last.
+
+    None where clients alone measured it, with no run beside it: ``client_plots.by_round`` shows more.
+    """
     ours, theirs = curve(result.rounds), curve(baseline.rounds) if baseline else []
-    if not ours:
+    clients = on_clients(result.rounds)
+    if not ours or (clients and not theirs and len(own(result.rounds, result.summary.clients)) > 1):
         return None
     figure, (axes,) = canvas()
     axes.set_xlabel("round")
@@ -80,17 +84,21 @@ def accuracy_by_round(result: Result, baseline: Result | None) -> Plot | None:
         axes.plot(*_columns(theirs), color=C, linestyle=_DASH)
     axes.plot(*_columns(ours), color=A)
     _mark_last(axes, ours)
+    kept = [at for at in ours[:-1] if at[0] == result.summary.best_round]
+    axes.plot(*_columns(kept), "o", color=B, markersize=4.5, markeredgewidth=0)
     percent_axis(axes)
     whole_axis(axes)
     best = max(ours, key=lambda at: at[1])
     alt = f"Accuracy against round: {units.share(ours[0][1])} at round {ours[0][0]}, "
     alt += f"best {units.share(best[1])} at round {best[0]}, {units.share(ours[-1][1])} at the end."
-    return Plot("accuracy-round", "Accuracy by round", to_svg(figure, "ar"), alt + _versus(theirs), _curve_keys(theirs))
+    keys = (*_curve_keys(theirs), *(Key("b", "dot", f"best, in round {n}") for n, _ in kept))
+    title = "Accuracy by round" + _ON_CLIENTS * clients
+    return Plot("accuracy-round", title, to_svg(figure, "ar"), alt + _versus(theirs), keys)
 
 
 def accuracy_by_bytes(result: Result, baseline: Result | None) -> Plot | None:
     """Accuracy against all bytes sent so far in both directions, log scale."""
-    ours, theirs = _by_bytes(result.rounds), _by_bytes(baseline.rounds) if baseline else []
+    ours, theirs = ([at for at in _against(run, _sent) if at[0]] for run in (result, baseline))
     if not ours:
         return None
     figure, (axes,) = canvas()
@@ -109,13 +117,34 @@ def accuracy_by_bytes(result: Result, baseline: Result | None) -> Plot | None:
     return Plot("accuracy-bytes", "Accuracy by bytes sent", to_svg(figure, "ab"), alt, _curve_keys(theirs), note)
 
 
+def accuracy_by_time(result: Result, baseline: Result | None) -> Plot | None:
+    """Accuracy against time, where rounds are no measure of it: in virtual time, or with updates that come late."""
+    ours, theirs = (_against(run, _elapsed) for run in (result, baseline))
+    if not ours or not (result.summary.virtual or stale(result.rounds)):
+        return None
+    what = "virtual time" if result.summary.virtual else "time"
+    figure, (axes,) = canvas()
+    axes.set_xlabel(what)
+    if theirs:
+        axes.plot(*_columns(theirs), color=C, linestyle=_DASH)
+    axes.plot(*_columns(ours), color=A)
+    _mark_last(axes, ours)
+    time_axis(axes.xaxis, max(at for at, _ in (*ours, *theirs)))
+    percent_axis(axes)
+    alt = f"Accuracy against {what}: {units.share(ours[-1][1])} after {units.duration(ours[-1][0])}."
+    if theirs:
+        alt += f" Uncompressed: {units.share(theirs[-1][1])} after {units.duration(theirs[-1][0])}."
+    return Plot("accuracy-time", f"Accuracy by {what}", to_svg(figure, "at"), alt, _curve_keys(theirs))
+
+
 def loss(result: Result, baseline: Result | None) -> Plot | None:
-    """The global model's loss, and the mean training loss on clients."""
+    """The model's loss on held-out data, and the mean training loss on clients."""
     served = curve(result.rounds, "loss")
     local = [(r.round, r.train_loss) for r in trained(result.rounds) if r.train_loss is not None]
     theirs = curve(baseline.rounds, "loss") if baseline else []
     lines = ((theirs, C, _DASH), (local, B, "-"), (served, A, "-"))
-    keys = (Key("a", "line", "global model"), Key("b", "line", "training"), Key("c", "dash", "uncompressed"))
+    held_out = "clients' held-out data" if on_clients(result.rounds, "loss") else "global model"
+    keys = (Key("a", "line", held_out), Key("b", "line", "training"), Key("c", "dash", "uncompressed"))
     if not served and not local:
         return None
     figure, (axes,) = canvas()
@@ -127,14 +156,15 @@ def loss(result: Result, baseline: Result | None) -> Plot | None:
     whole_axis(axes)
     shown = tuple(key for key, points in zip(keys, (served, local, theirs), strict=True) if points)
     alt = "Loss against round."
-    alt += f" Global model: {served[0][1]:.3g} to {served[-1][1]:.3g}." if served else ""
+    alt += f" {held_out.capitalize()}: {served[0][1]:.3g} to {served[-1][1]:.3g}." if served else ""
     alt += f" Training: {local[0][1]:.3g} to {local[-1][1]:.3g}." if local else ""
     return Plot("loss", "Loss by round", to_svg(figure, "lo"), alt, shown)
 
 
 def bytes_by_round(result: Result) -> Plot | None:
     """Payload bytes of each round, up and down stacked, against what uncompressed FedAvg would have sent."""
-    rounds = [r for r in result.rounds if r.bytes_up or r.bytes_down]
+    last = result.rounds[-1] if result.rounds and result.rounds[-1].evaluation else None
+    rounds = [r for r in result.rounds if (r.bytes_up or r.bytes_down) and r is not last]
     if not rounds:
         return None
     figure, (axes,) = canvas()
@@ -145,7 +175,7 @@ def bytes_by_round(result: Result) -> Plot | None:
     training = trained(rounds) or rounds
     level = sum(r.bytes_up_uncompressed + r.bytes_down_uncompressed for r in training) / len(training)
     keys = [Key("a", "fill", "up"), Key("b", "fill", "down")]
-    note = "The last bar is the final evaluation." if rounds[-1].evaluation else ""
+    note = f"The final evaluation, not drawn, took {units.size(last.bytes_up + last.bytes_down)}." if last else ""
     if 0 < level <= _FAR * top:
         axes.axhline(level, color=C, linestyle=_DASH, linewidth=1.6)
         keys.append(Key("c", "dash", "uncompressed, mean"))
@@ -159,62 +189,25 @@ def bytes_by_round(result: Result) -> Plot | None:
     return Plot("bytes", "Bytes by round", to_svg(figure, "by"), alt, tuple(keys), note)
 
 
-def spread(result: Result) -> Plot | None:
-    """Accuracy of each client on its own held-out data, sorted, over the number of its examples; the worst tenth
-    apart."""
-    measured = {name: c.metrics["accuracy"] for name, c in latest(result.rounds).items() if "accuracy" in c.metrics}
-    over = spread_of(measured.values())
-    if over is None:
-        return None
-    names = sorted(measured, key=lambda name: measured[name])
-    values, x = [measured[name] for name in names], range(1, len(names) + 1)
-    examples = [max(r.clients[name].examples for r in result.rounds if name in r.clients) for name in names]
-    figure, (axes, below) = canvas(2, 1)
-    if len(values) > 3:
-        low, _, high = quantiles(values, n=4, method="inclusive")
-        axes.axhspan(low, high, color=C, alpha=0.16, linewidth=0)
-    axes.axhline(median(values), color=C, linewidth=1.2)
-    worst, size = tenth(len(values)), 4.5 if len(values) <= 60 else 2.5
-    for colour, some in ((B, slice(None, worst)), (A, slice(worst, None))):
-        axes.plot(x[some], values[some], "o", color=colour, markersize=size, markeredgewidth=0)
-    percent_axis(axes)
-    axes.tick_params(axis="x", length=0)
-    axes.spines["bottom"].set_visible(False)
-    below.bar(x, examples, width=0.7, color=C)
-    below.set_ylabel("examples")
-    figure.align_ylabels()
-    below.set_xlabel("clients, by accuracy")
-    below.set_xticks([])
-    below.locator_params(axis="y", nbins=2)
-    alt = f"Accuracy per client, last report of {len(values)}: lowest {units.share(values[0])}, "
-    alt += f"median {units.share(median(values))}, highest {units.share(values[-1])}."
-    keys = (
-        Key("a", "dot", "a client's held-out data"),
-        Key("b", "dot", "worst tenth"),
-        Key("c", "line", "median, and middle half"),
-    )
-    note = f"Mean {units.share(over.mean)}, standard deviation {units.points(over.deviation).lstrip('+')}, "
-    note += f"worst tenth {units.share(over.worst_decile)}; every client counts once."
-    return Plot("spread", "Accuracy across clients", to_svg(figure, "sp"), alt, keys, note)
-
-
 def time_by_round(result: Result) -> Plot | None:
-    """Seconds of each round: training, encoding, and the rest (transfer, decoding, folding, evaluation)."""
+    """Seconds of each round: training, encoding, and the rest (transfer, decoding, folding, evaluation). All in one
+    where updates come late: their training is not of the round that counts them."""
     rounds = [r for r in trained(result.rounds) if r.seconds > 0 and r.clients]
     if not rounds:
         return None  # or nothing is written down of single clients
     # One process trains clients one after the other; elsewhere a round waits for its slowest client.
     inline = result.summary.engine == "inline" and not result.summary.virtual
+    late = stale(result.rounds)
     train, encode, other = [], [], []
     for record in rounds:
-        spent = _spent(list(record.clients.values()), inline)
+        spent = (0.0, 0.0) if late else _spent(list(record.clients.values()), inline)
         train.append(min(spent[0], record.seconds))
         encode.append(min(spent[1], record.seconds - train[-1]))
         other.append(record.seconds - train[-1] - encode[-1])
     figure, (axes,) = canvas()
     axes.set_xlabel("round")
     stack(axes, [r.round for r in rounds], (A, train), (B, encode), (C, other))
-    axes.yaxis.set_major_formatter("{x:g} s")
+    time_axis(axes.yaxis, max(r.seconds for r in rounds))
     whole_axis(axes)
     means = [sum(values) / len(rounds) for values in (train, encode, other)]
     alt = "Time per round, means: " + ", ".join(
@@ -223,16 +216,32 @@ def time_by_round(result: Result) -> Plot | None:
     keys = (Key("a", "fill", "training"), Key("b", "fill", "encoding"), Key("c", "fill", "transfer and the rest"))
     note = "" if inline else "Training and encoding of the client that took longest."
     title = "Virtual time by round" if result.summary.virtual else "Time by round"
-    return Plot("time", title, to_svg(figure, "ti"), alt + ".", keys, note)
+    if late:
+        note = "From one version to the next. Clients train across versions."
+        return Plot(
+            "time", title, to_svg(figure, "ti"), f"Time per round, mean: {units.duration(means[-1])}.", (), note
+        )
+    return Plot("time", title, to_svg(figure, "ti"), f"{alt}.", keys, note)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _by_bytes(rounds: Sequence[RoundRecord]) -> list[tuple[float, float]]:
-    totals = dict(zip((r.round for r in rounds), accumulate(r.bytes_up + r.bytes_down for r in rounds), strict=True))
-    return [(totals[n], value) for n, value in curve(rounds) if totals.get(n)]
+def _against(run: Result | None, measure: Callable[[Sequence[RoundRecord]], Iterable[float]]) -> list[_Point]:
+    """Accuracies against what ``measure`` gives for each round, summed up to its end; [] without a run."""
+    if run is None:
+        return []
+    totals = dict(zip((r.round for r in run.rounds), measure(run.rounds), strict=True))
+    return [(totals[n], value) for n, value in curve(run.rounds) if n in totals]
+
+
+def _sent(rounds: Sequence[RoundRecord]) -> Iterable[float]:
+    return accumulate(r.bytes_up + r.bytes_down for r in rounds)
+
+
+def _elapsed(rounds: Sequence[RoundRecord]) -> Iterable[float]:
+    return (r.elapsed for r in rounds)
 
 
 def _same_accuracy(ours: Sequence[tuple[float, float]], theirs: Sequence[tuple[float, float]]) -> str:

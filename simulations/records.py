@@ -19,6 +19,8 @@ from fedpress.errors import DataError
 from fedpress.server.spread import Spread
 
 ROUNDS_FILE: Final = "rounds.jsonl"
+#: Clients of which three are the worst tenth.
+_ENOUGH: Final = 30
 
 
 def _finite(value: float | None) -> float | None:
@@ -38,7 +40,8 @@ Metrics = Annotated[Mapping[str, float], BeforeValidator(_finite_only)]
 @dataclass(frozen=True)
 class ClientRecord:
     """One client in one round. ``fate``: ``counted``, or what became of its update instead. ``staleness``: how many
-    versions late each of its counted updates was; it may have given two, and bytes and seconds are of both."""
+    versions late each of its counted updates was; it may have given two, and bytes and seconds are of both.
+    ``metrics``: over so many examples as it ``held_out``."""
 
     fate: str = "counted"
     staleness: tuple[int, ...] = ()
@@ -47,6 +50,7 @@ class ClientRecord:
     bytes_up: int = 0
     bytes_down: int = 0
     metrics: Metrics = field(default_factory=dict)
+    held_out: int = 0
     train_seconds: float = 0.0
     encode_seconds: float = 0.0
     epsilon: float = 0.0
@@ -140,6 +144,26 @@ def curve(rounds: Iterable[RoundRecord], metric: str = "accuracy") -> list[tuple
     rounds = list(rounds)
     served = [(r.round, r.metrics[metric]) for r in rounds if metric in r.metrics]
     return served or [(r.round - 1, r.client_metrics[metric]) for r in rounds if metric in r.client_metrics]
+
+
+def on_clients(rounds: Iterable[RoundRecord], metric: str = "accuracy") -> bool:
+    """What ``curve`` gives was measured by clients alone: the server holds no whole model, or does not measure it."""
+    rounds = list(rounds)
+    return bool(curve(rounds, metric)) and not any(metric in r.metrics for r in rounds)
+
+
+def own(rounds: Iterable[RoundRecord], clients: int) -> dict[int, Spread]:
+    """The spread of clients' accuracies on their own data, by the round whose model they measured (see ``curve``).
+
+    Without rounds that neither all ``clients`` measured nor ``_ENOUGH``: who they were would be most of what it shows.
+    """
+    measured = [(r.round - 1, r.client_accuracy) for r in rounds if r.client_accuracy is not None]
+    return {round_: spread for round_, spread in measured if spread.clients >= min(clients, _ENOUGH)}
+
+
+def stale(rounds: Iterable[RoundRecord]) -> bool:
+    """An update counted that was of an older version than the newest."""
+    return any(late > 0 for r in rounds for late in r.staleness)
 
 
 def trained(rounds: Iterable[RoundRecord]) -> list[RoundRecord]:

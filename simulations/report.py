@@ -11,16 +11,21 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from fedpress.errors import DataError, MissingExtra
+from fedpress.errors import DataError, MissingExtra, PlanError
+from fedpress.plan import load
+from fedpress.server.tickets import learning_rate
 from fedpress.simulations import distortion, units
-from fedpress.simulations.records import RoundRecord, latest
+from fedpress.simulations.records import RoundRecord, curve, latest, on_clients, own, stale, trained
 from fedpress.simulations.results import REPORT_FILE, Result, Summary
 
 _TEMPLATE: Final = "report.html.j2"
 _PLAN: Final = "plan.toml"
+#: Columns of the table of rounds that are there if a round has something to say in them.
+_COUNTS: Final = ("late", "rejected", "declined")
 
 
 class Tile(NamedTuple):
@@ -33,13 +38,15 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class ClientRow:
-    """One client over the whole run. ``staleness``: versions that its updates were late, in the mean."""
+    """One client over the whole run. ``staleness``: versions that its updates were late, in the mean. ``accuracy``: the
+    last one that it measured, on so many examples as it ``held_out``."""
 
     name: str
     updates: int
     staleness: float
     examples: int
     accuracy: float | None
+    held_out: int
     bytes_up: int
     bytes_down: int
     bits_up: float
@@ -59,6 +66,7 @@ def write_report(run_dir: Path, baseline: Path | None = None) -> Path:
         raise MissingExtra("The report", "report") from error
     from fedpress.simulations.audit.findings import Findings
     from fedpress.simulations.audit.plots import audit_plots
+    from fedpress.simulations.client_plots import client_plots
     from fedpress.simulations.distortion_plots import distortion_plots
     from fedpress.simulations.plots import plots
 
@@ -69,7 +77,12 @@ def write_report(run_dir: Path, baseline: Path | None = None) -> Path:
         size=units.size, share=units.share, duration=units.duration, printable=units.printable, svg=Markup
     )
     page = environment.from_string(files("fedpress.simulations").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
-    drawn = [*plots(result, beside), *distortion_plots(distortion.read(run_dir)), *audit_plots(Findings.read(run_dir))]
+    both = [plots(result, beside), client_plots(result)]
+    drawn = [
+        *chain.from_iterable(reversed(both) if on_clients(result.rounds) else both),
+        *distortion_plots(distortion.read(run_dir)),
+        *audit_plots(Findings.read(run_dir)),
+    ]
     html = page.render(_facts(result, beside), plots=drawn)
     path = run_dir / REPORT_FILE
     path.write_text(html, encoding="utf-8")
@@ -81,29 +94,49 @@ def _facts(result: Result, baseline: Result | None) -> dict[str, Any]:
     summary = result.summary
     reference = baseline.summary.accuracy if baseline else summary.baseline_accuracy
     rows = client_rows(result.rounds, summary.parameters)
+    alone = on_clients(result.rounds) and reference is None
+    spreads = own(result.rounds, summary.clients)
     try:
         plan = (result.run_dir / _PLAN).read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"Expected the run's plan in '{result.run_dir / _PLAN}': {error}.") from error
     return {
         "summary": summary,
-        "tiles": tiles(summary, reference),
-        "verdict": verdict(summary, reference),
+        "tiles": tiles(summary, reference, alone),
+        "verdict": verdict(summary, reference, alone),
         "clients": rows,
+        "held_out": any(row.held_out for row in rows),
         "private": any(row.epsilon > 0 for row in rows),
         "rounds": result.rounds,
-        "stale": any(row.staleness > 0 for row in rows),
+        "on_clients": on_clients(result.rounds),
+        "curves": {metric: dict(curve(result.rounds, metric)) for metric in ("accuracy", "loss")},
+        "own": spreads if len(spreads) > 1 else {},
+        "rates": rates(result.run_dir / _PLAN, result.rounds),
+        "counts": [count for count in _COUNTS if any(getattr(r, count) for r in result.rounds)],
+        "stale": stale(result.rounds),
         "plan": plan,
         "command": shlex.join(["fedpress", "simulate", str(result.run_dir / _PLAN), f"run.name={summary.name}-again"]),
     }
 
 
-def tiles(summary: Summary, reference: float | None) -> list[Tile]:
-    """The headline numbers that the run has; ``reference`` is the uncompressed run's accuracy."""
+def rates(plan: Path, rounds: Sequence[RoundRecord]) -> dict[int, float]:
+    """The learning rate of each round in which clients trained; {} for one that is constant, and for a plan that this
+    version does not read."""
+    try:
+        known = load(plan)
+    except PlanError:
+        return {}
+    found = {r.round: learning_rate(known, r.round) for r in trained(rounds)}
+    return found if len(set(found.values())) > 1 else {}
+
+
+def tiles(summary: Summary, reference: float | None, on_clients: bool = False) -> list[Tile]:
+    """The headline numbers that the run has; ``reference`` is the uncompressed run's accuracy. ``on_clients``: clients
+    alone measured it, and theirs is the run's accuracy: every client counts once."""
     s = summary
     up, down = units.ratio(s.bytes_up_uncompressed, s.bytes_up), units.ratio(s.bytes_down_uncompressed, s.bytes_down)
     found = []
-    if s.accuracy is not None:
+    if s.accuracy is not None and not (on_clients and s.personal_accuracy is not None):
         best = f"best {units.share(s.best_accuracy)} in round {s.best_round}" if s.best_accuracy is not None else ""
         found.append(Tile("Accuracy", units.share(s.accuracy), best))
         if reference is not None:
@@ -111,11 +144,11 @@ def tiles(summary: Summary, reference: float | None) -> list[Tile]:
             found.append(Tile("vs uncompressed", delta, f"from {units.share(reference)}"))
     if s.personal_accuracy is not None:
         apart = (
-            f", deviation {units.points(s.personal_deviation).lstrip('+')}" if s.personal_deviation is not None else ""
+            f"deviation {units.points(s.personal_deviation).lstrip('+')}" if s.personal_deviation is not None else ""
         )
-        found.append(Tile("On clients' own data", units.share(s.personal_accuracy), f"mean over clients{apart}"))
+        found.append(Tile("On clients' own data", units.share(s.personal_accuracy), apart or "mean over clients"))
     if s.personal_worst_decile is not None:
-        found.append(Tile("Worst tenth of clients", units.share(s.personal_worst_decile), "mean, on their own data"))
+        found.append(Tile("Worst tenth", units.share(s.personal_worst_decile), "of clients, on their own data"))
     found += [
         Tile("Less upload", up, f"{units.size(s.bytes_up)} of {units.size(s.bytes_up_uncompressed)}"),
         Tile("Less download", down, f"{units.size(s.bytes_down)} of {units.size(s.bytes_down_uncompressed)}"),
@@ -126,8 +159,8 @@ def tiles(summary: Summary, reference: float | None) -> list[Tile]:
     return [tile._replace(note=tile.note.replace(" %", "\N{NO-BREAK SPACE}%")) for tile in found]
 
 
-def verdict(summary: Summary, reference: float | None) -> str:
-    """The run in one sentence."""
+def verdict(summary: Summary, reference: float | None, on_clients: bool = False) -> str:
+    """The run in one sentence. See ``tiles``."""
     s = summary
     up, down = units.ratio(s.bytes_up_uncompressed, s.bytes_up), units.ratio(s.bytes_down_uncompressed, s.bytes_down)
     sent = f"{up} less upload and {down} less download than uncompressed FedAvg"
@@ -136,6 +169,8 @@ def verdict(summary: Summary, reference: float | None) -> str:
     if s.accuracy is None:
         return f"A run with {sent}."
     versus = f" ({units.share(reference)} uncompressed)" if reference is not None else ""
+    if on_clients and s.personal_accuracy is not None:
+        return f"{units.share(s.personal_accuracy)} accuracy on clients' own data with {sent}."
     return f"{units.share(s.accuracy)} accuracy{versus} with {sent}."
 
 
@@ -158,6 +193,7 @@ def client_rows(rounds: Sequence[RoundRecord], parameters: int) -> list[ClientRo
                 staleness=sum(late) / len(late) if late else 0.0,
                 examples=max(c.examples for c in records),
                 accuracy=last.metrics.get("accuracy"),
+                held_out=last.held_out,
                 bytes_up=up,
                 bytes_down=sum(c.bytes_down for c in records),
                 bits_up=8 * up / (parameters * updates) if pushed and parameters else 0.0,

@@ -25,6 +25,7 @@ from fedpress.simulations.records import (
     curve,
     first_fault,
     latest,
+    on_clients,
     read_rounds,
     trained,
 )
@@ -214,7 +215,7 @@ def table(result: Result) -> Table:
     """The closing table: accuracy and bytes against the uncompressed run, rounds, time, the path of the report."""
     s = result.summary
     rows = {
-        "accuracy": _accuracy(s) + " on clients, by examples" * _only_on_clients(result),
+        "accuracy": _accuracy(s) + " on clients, by examples" * on_clients(result.rounds),
         "on clients' own data": _personal(s),
         "uploaded": _traffic(s.bytes_up, s.bytes_up_uncompressed),
         "downloaded": _traffic(s.bytes_down, s.bytes_down_uncompressed),
@@ -234,11 +235,6 @@ def table(result: Result) -> Table:
         if value is not None:
             out.add_row(Text(name), Text(value))
     return out
-
-
-def _only_on_clients(result: Result) -> bool:
-    """The accuracy is not the server's, which held no whole model or did not measure it."""
-    return result.summary.accuracy is not None and not any("accuracy" in r.metrics for r in result.rounds)
 
 
 def _accuracy(s: Summary) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from fedpress.errors import DataError
+from fedpress.server.spread import spread
+from fedpress.simulations import units
 from fedpress.simulations.records import ROUNDS_FILE, RoundRecord, read_rounds
-from fedpress.simulations.report import client_rows, write_report
+from fedpress.simulations.report import client_rows, rates, write_report
 from fedpress.simulations.results import Summary
 
 pytest.importorskip("jinja2")
@@ -126,6 +128,50 @@ def test_late_updates_are_shown_and_two_of_a_client_in_a_round_are_two(make_run:
     assert "1.5, 3" in write_report(run).read_text(encoding="utf-8")
     a, b = client_rows(read_rounds(run), 50_890)
     assert (a.updates, a.staleness, b.updates, b.staleness) == (3, 1.5, 2, 0.0)
+
+
+def test_late_updates_have_a_time_axis_and_a_drawing_of_their_own(make_run: MakeRun) -> None:
+    run = make_run("demo", names=["a", "b"], count=4)
+    records = read_rounds(run)
+    late = replace(records[3].clients["a"], staleness=(4,))
+    records[3] = replace(records[3], clients={**records[3].clients, "a": late})
+    records[4] = replace(records[4], clients={"b": replace(records[4].clients["b"], staleness=(0, 1, 0))})
+    (run / ROUNDS_FILE).write_text("".join(r.to_json() + "\n" for r in records))
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert {*PLOTS, "staleness", "accuracy-time"} <= {value for name, value in page.attributes if name == "id"}
+    assert "50.0 % of 4 updates were of the newest version; mean 1.2, at most 4." in "".join(page.text)
+
+
+def test_what_clients_alone_measured_is_said_to_be_theirs(make_run: MakeRun) -> None:
+    run = make_run("demo", count=4)
+    records = [replace(r, metrics={}) for r in read_rounds(run)]
+    own = [replace(r, client_accuracy=spread([c.metrics["accuracy"] for c in r.clients.values()])) for r in records]
+    (run / ROUNDS_FILE).write_text("".join(r.to_json() + "\n" for r in own))
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    drawn = [value for name, value in page.attributes if name == "id"]
+    assert drawn.index("own") < drawn.index("accuracy-bytes")
+    assert "accuracy-round" not in drawn
+    text = "".join(page.text)
+    assert "91.0 % accuracy on clients' own data with" in text
+    assert "global model" not in text
+    for record in own[1:]:
+        assert record.client_accuracy is not None
+        assert units.share(record.client_accuracy.worst_decile) in text
+    few = [replace(r, client_accuracy=spread([0.5, 0.7]) if r.clients else None) for r in records]
+    (run / ROUNDS_FILE).write_text("".join(r.to_json() + "\n" for r in few))
+    ids = [value for name, value in Page(write_report(run).read_text(encoding="utf-8")).attributes if name == "id"]
+    assert "own" not in ids, "two of ten clients are no tenth of them"
+    assert "accuracy-round" in ids
+
+
+def test_a_learning_rate_that_changes_is_in_the_table_of_rounds(make_run: MakeRun) -> None:
+    plan = '[run]\nrounds = 3\n[train]\nlr = 0.4\nschedule = "step"\nlr_drop_every = 2\n'
+    run = make_run("step", count=3, plan=plan)
+    assert rates(run / "plan.toml", read_rounds(run)) == pytest.approx({1: 0.4, 2: 0.4, 3: 0.04})
+    assert "learning rate" in write_report(run).read_text(encoding="utf-8")
+    for other in ("[run]\nrounds = 3\n", "[gone]\nkey = 1\n"):
+        (run / "plan.toml").write_text(other)
+        assert "learning rate" not in write_report(run).read_text(encoding="utf-8")
 
 
 def test_many_rounds_and_clients_stay_small(make_run: MakeRun) -> None:
