@@ -25,6 +25,7 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import FRAME_BYTES, IDENTITY_KEY, head_bytes
 from fedpress.server import events
 from fedpress.server.federation import Federation
+from fedpress.server.inbox import Stream as Upload
 from fedpress.simulations import distortion
 from fedpress.simulations.availability import Availability
 from fedpress.simulations.host import Host
@@ -78,10 +79,8 @@ class InlineLink:
         upload = self._federation.push(client, header)
         if isinstance(upload, pb.PushReply):
             return upload
-        self._federation.append(client, upload, payload[header.offset :])
-        reply = self._federation.finish(client, upload)
-        self._count(push_parts(header, payload, self._chunk), [reply])
-        return reply
+        self._append(upload, header, payload)
+        return self._finish(upload)
 
     def decline(self, ticket: bytes, reason: str) -> pb.DeclineReply:
         """Give a ticket back."""
@@ -94,11 +93,22 @@ class InlineLink:
     def close(self) -> None:
         """Nothing is open."""
 
+    def _append(self, upload: Upload, header: pb.PushHeader, payload: bytes) -> None:
+        """An upload's messages leave; whether they count is seen when they are here."""
+        self._federation.append(self._caller(), upload, payload[header.offset :])
+        self._count(push_parts(header, payload, self._chunk), [])
+
+    def _finish(self, upload: Upload) -> pb.PushReply:
+        """All of an upload is here."""
+        reply = self._federation.finish(self._caller(), upload)
+        self._count([], [reply])
+        return reply
+
     def _count(self, up: Iterable[Message], down: Iterable[Message]) -> None:
-        """The messages of one call."""
+        """The messages of one call, or of a part of it: its head goes with what is sent."""
         identity = [(IDENTITY_KEY, self._key)] if self._key else []
         sent, received = (sum(message.ByteSize() + FRAME_BYTES for message in way) for way in (up, down))
-        self._federation.meter.message(up=head_bytes(identity) + sent, down=received)
+        self._federation.meter.message(up=sent + head_bytes(identity) if sent else 0, down=received)
 
     def _caller(self) -> str:
         return self._federation.authenticate(self._key)

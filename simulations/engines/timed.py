@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from fedpress.client.grpc_link import push_parts
 from fedpress.errors import Refused
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.federation import Federation
@@ -127,7 +126,7 @@ class TimedLink(InlineLink):
         try:
             begun = self._federation.push(client, header)
             if isinstance(begun, Upload):
-                self._federation.append(client, begun, body)
+                self._append(begun, header, payload)
         except Refused as refused:
             self._begun = refused
             return self._profile.latency_s
@@ -143,9 +142,7 @@ class TimedLink(InlineLink):
             return super().push(header, payload) if begun is None else begun
         size = len(payload) - header.offset
         self.traffic.up.measured(size, self._profile.latency_s + size / self._profile.up_rate)
-        reply = self._federation.finish(self._caller(), begun)
-        self._count(push_parts(header, payload, self._chunk), [reply])
-        return reply
+        return self._finish(begun)
 
     def decline(self, ticket: bytes, reason: str) -> pb.DeclineReply:
         """Give a ticket back."""

@@ -112,6 +112,13 @@ def test_an_update_that_arrives_at_the_deadline_is_in_time(tmp_path: Path) -> No
     assert (record["seconds"], record["updates"]) == (8, 2)
 
 
+def test_an_upload_that_its_round_overtakes_was_sent_with_its_envelopes(tmp_path: Path) -> None:
+    words = ("clients.count=2", "run.rounds=3", "cohort.deadline_s=8", "evaluate.clients_every=0", *RAW)
+    result = run(tmp_path, *VIRTUAL, *words, fleet(tmp_path / "fleet.csv", "up_rate", 1e6, 2e4))
+    counted, sent = (sum(getattr(r, way) for r in result.rounds) for way in ("bytes_up_uncompressed", "bytes_up"))
+    assert counted < sent < result.summary.wire_up
+
+
 def test_who_waits_for_long_is_still_there(tmp_path: Path) -> None:
     """A step of an hour is longer than a silent client counts as present; held requests are not silence."""
     speeds = fleet(tmp_path / "fleet.csv", "step_s", 1, 3600)
