@@ -2,7 +2,7 @@
 the federation, so that what clients agree on is an optimum of the whole.
 
 The server's ``h`` is the mean over all clients of the gradients that they keep, and follows from the updates: nothing
-travels beside the model. With P of m clients in a round,
+travels beside the model. Clients may join at any time (``population``). With P of m clients in a round,
 
     h <- h - alpha * P / m * mean(update),    model <- model + mean(update) - h / alpha
 
@@ -10,7 +10,8 @@ The second step is 0 / 0 at alpha = 0. There it is left out, and FedDyn is FedAv
 for a small alpha clients train as in FedAvg, but ``-h / alpha`` is P / m times the sum of all mean updates so far, and
 comes on top.
 
-Deviation: local training approaches the clients' optimum with the plan's steps; running statistics are averaged.
+Deviations: local training approaches the clients' optimum with the plan's steps; running statistics are averaged. Under
+central privacy ``h`` follows the clipped and noised mean, and is no longer quite the mean of what clients keep.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from fedpress.compression.layout import part
 from fedpress.params import Spec, Tensors, add, learned
 from fedpress.server.strategies.compatibility import POINTS, ROUNDS
 from fedpress.server.strategies.fedavg import FedAvg, scaled
+from fedpress.server.strategies.population import Population
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
 
 
@@ -52,6 +55,6 @@ class FedDyn(FedAvg):
         mean = scaled(self.lr, round_.mean)
         if not self.alpha:
             return add(model, mean), state
-        alpha, seen = np.float32(self.alpha), np.float32(round_.counted / max(round_.counted, round_.population))
-        h = {n: before - alpha * (seen * round_.mean[n]) for n, before in state.items()}
-        return add(model, {n: mean[n] - h[n] / alpha if n in h else mean[n] for n in mean}), h
+        alpha, clients = np.float32(self.alpha), Population.of(round_, state)
+        h = {n: clients.stays * a - alpha * (clients.seen * round_.mean[n]) for n, a in part("", state).items()}
+        return add(model, {n: mean[n] - h[n] / alpha if n in h else mean[n] for n in mean}), {**h, **clients.state}

@@ -3,8 +3,9 @@
 The server's control variate ``c`` travels down in the group "control". What a client adds to it follows from its update
 ``d`` of K steps of rate eta, ``-c - d / (K eta)``: the server makes it from the decoded update, so that SCAFFOLD costs
 the upload of FedAvg (the paper sends it). The client moves its own ``c_i`` by its update as the server reads it, so
-that ``c`` is the mean of all ``c_i`` whatever the codec. By its exact update, what the codec keeps back would be added
-twice: by error feedback, and by the next round's correction. Running statistics have no variate.
+that ``c`` is the mean of all ``c_i`` whatever the codec, and whoever joins (``population``). By its exact update, what
+the codec keeps back would be added twice: by error feedback, and by the next round's correction. Running statistics
+have no variate.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fedpress.compression.layout import Layout, beside, grouped, part, plain
 from fedpress.params import Spec, Tensors, add, learned
 from fedpress.server.strategies.compatibility import EXACT, POINTS, ROUNDS, SGD
 from fedpress.server.strategies.fedavg import FedAvg, scaled
+from fedpress.server.strategies.population import Population
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
 
 
@@ -50,8 +52,8 @@ class Scaffold(FedAvg):
         return {**update, **grouped("control", change)}
 
     def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
-        """``x + lr * mean(d)``, and ``c + |S| / N * mean(change)``."""
-        seen = np.float32(round_.counted / max(round_.counted, round_.population))
-        change = scaled(self.lr, part("", round_.mean))
-        control = {n: a * seen for n, a in part("control", round_.mean).items()}
-        return add(model, {**change, **grouped("control", control)}), state
+        """``x + lr * mean(d)``, and ``c + |S| / N * mean(change)``, ``c`` over as many clients as there are now."""
+        clients, moved = Population.of(round_, state), part("control", round_.mean)
+        control = {n: clients.stays * c + clients.seen * moved[n] for n, c in part("control", model).items()}
+        new = add(part("", model), scaled(self.lr, part("", round_.mean)))
+        return {**new, **grouped("control", control)}, clients.state

@@ -65,7 +65,8 @@ def rounds() -> Rounds:
     """``rounds(trainers, n, "strategy.name=...", ..., cohorts=[[0, 1], [1]], initial=model)``.
 
     Plays ``n`` rounds among ``trainers``, client ``i`` having the i-th. ``cohorts``: who takes part in each round, by
-    default all; ``initial``: the whole model before round 1, by default as the seed draws it.
+    default all; ``initial``: the whole model before round 1, by default as the seed draws it; ``joining``: clients
+    enrol when they first take part, by default all before round 1.
     """
 
     def play(
@@ -74,6 +75,7 @@ def rounds() -> Rounds:
         *overrides: str,
         cohorts: Sequence[Sequence[int]] | None = None,
         initial: Tensors | None = None,
+        joining: bool = False,
     ) -> Played:
         plan = load(
             None,
@@ -94,6 +96,7 @@ def rounds() -> Rounds:
         model = begin(layout, trainers[0].initial(seed) if initial is None else initial)
         played = Played(strategy, model, strategy.init(spec), [])
         upload = parse(plan.upload.codec)
+        enrolled = set() if joining else set(range(len(trainers)))
         for round_ in range(1, n + 1):
             gathering, base = Gathering(spec), played.model
             reports: dict[int, pb.Report] = {}
@@ -108,7 +111,8 @@ def rounds() -> Rounds:
                 arrival = Arrival(report, order.training, 0, partial(dict, base), partial(dict, base))
                 gathering.fold(strategy.read(update, arrival), strategy.share(arrival))
                 reports[i], played.payloads[i] = report, len(done.pending.payload)
-            played.model, played.state = strategy.step(base, gathering.aggregate(len(trainers)), played.state)
+            enrolled.update(reports)
+            played.model, played.state = strategy.step(base, gathering.aggregate(len(enrolled)), played.state)
             played.reports.append(reports)
         played.own = [k.personal for k in kept]
         for i, trainer in enumerate(trainers):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedpress.compression.layout import part
 from fedpress.compression.stream import Stream
 from fedpress.params import Array, Spec, Tensors, add, content_hash, subtract
 from fedpress.plan import load
@@ -75,16 +76,16 @@ def test_scaffold_without_variates_is_fedavg_with_equal_weights(
 
 
 @few
-@given(SEEDS, st.integers(1, 4), COHORTS, CODECS)
+@given(SEEDS, st.integers(1, 4), COHORTS, CODECS, st.booleans())
 def test_scaffolds_variate_is_the_mean_of_its_clients(
-    rounds: Any, perceptrons: Any, seed: int, clients: int, taking_part: list[list[bool]], codec: str
+    rounds: Any, perceptrons: Any, seed: int, clients: int, taking_part: list[list[bool]], codec: str, joining: bool
 ) -> None:
     trainers = perceptrons(seed, range(3, 3 + clients))
     cohorts = [[i for i in range(clients) if row[i]] or [0] for row in taking_part]
     said = ("strategy.name=scaffold", f"upload.codec={codec}")
-    played = rounds(trainers, len(cohorts), *said, cohorts=cohorts)
+    played = rounds(trainers, len(cohorts), *said, cohorts=cohorts, joining=joining)
     for name in played.weights:
-        kept = [own.get(f"control:{name}", np.zeros_like(played.weights[name])) for own in played.own]
+        kept = [own.get(f"control:{name}", np.zeros_like(played.weights[name])) for own in here(played, joining)]
         np.testing.assert_allclose(played.model[f"control:{name}"], np.mean(kept, axis=0), atol=1e-5)
 
 
@@ -121,17 +122,42 @@ def test_feddyn_of_a_small_alpha_adds_all_updates_so_far(
 
 
 @few
-@given(SEEDS, st.integers(1, 4), COHORTS, CODECS, st.sampled_from([0.01, 0.5]))
+@given(SEEDS, st.integers(1, 4), COHORTS, CODECS, st.sampled_from([0.01, 0.5]), st.booleans())
 def test_feddyns_h_is_the_mean_of_what_its_clients_keep(
-    rounds: Any, perceptrons: Any, seed: int, clients: int, taking_part: list[list[bool]], codec: str, alpha: float
+    rounds: Any,
+    perceptrons: Any,
+    seed: int,
+    clients: int,
+    taking_part: list[list[bool]],
+    codec: str,
+    alpha: float,
+    joining: bool,
 ) -> None:
     trainers = perceptrons(seed, range(3, 3 + clients))
     cohorts = [[i for i in range(clients) if row[i]] or [0] for row in taking_part]
     said = ("strategy.name=feddyn", f"strategy.alpha={alpha}", f"upload.codec={codec}")
-    played = rounds(trainers, len(cohorts), *said, cohorts=cohorts)
-    for name, h in played.state.items():
-        kept = [own.get(f"gradient:{name}", np.zeros_like(h)) for own in played.own]
+    played = rounds(trainers, len(cohorts), *said, cohorts=cohorts, joining=joining)
+    for name, h in part("", played.state).items():
+        kept = [own.get(f"gradient:{name}", np.zeros_like(h)) for own in here(played, joining)]
         np.testing.assert_allclose(h, np.mean(kept, axis=0), atol=1e-6)
+
+
+def here(played: Any, joining: bool) -> list[Tensors]:
+    """What each enrolled client keeps."""
+    return [own for own in played.own if own or not joining]
+
+
+@pytest.mark.parametrize(("name", "near_by"), [("scaffold", 1e-3), ("feddyn", 1e-3)])
+def test_where_it_settles_is_the_optimum_of_all_whoever_joined_late(
+    rounds: Any, bowl: Any, name: str, near_by: float
+) -> None:
+    # a * (w - b) over (a, b) below is 0 at w = 14/6. Two clients come a round before the others.
+    clients = [bowl(a, b) for a, b in ((2, 4), (1, -4), (1, 8), (2, 1))]
+    cohorts = [[0], [1], *[[0, 1, 2, 3]] * 60]
+    said = (f"strategy.name={name}", "train.lr=0.1", "train.epochs=3", *["strategy.alpha=0.5"] * (name == "feddyn"))
+    for joining in (False, True):
+        played = rounds(clients, len(cohorts), *said, cohorts=cohorts, joining=joining)
+        assert played.weights["w"] == pytest.approx(14 / 6, abs=near_by)
 
 
 @few
