@@ -333,6 +333,46 @@ def test_one_late_update_alone_is_shortened(tmp_path: Path) -> None:
     trio.host.store.close()
 
 
+def test_fedasync_takes_the_mean_of_the_newest_model_and_a_late_clients(tmp_path: Path) -> None:
+    # alpha = 1/2, discount 1, all work on x = (0, 0). First a = 1/2: x = 1/2 * (1, 1). One late, a = 1/4 and the
+    # client's model (1, 0): x = 3/4 * (1/2, 1/2) + 1/4 * (1, 0). Two late, a = 1/6, (3, 0): 5/6 of it, and (1/2, 0).
+    trio = Trio(tmp_path, "strategy.name=fedasync", "strategy.alpha=0.5", "cohort.buffer=1", "cohort.concurrency=3")
+    first, second, third = trio.a.ask(), trio.b.ask(), trio.c.ask()
+    trio.a.push(first, [1, 1], 10)
+    assert trio.model == [0.5, 0.5]
+    trio.b.push(second, [1, 0], 99)
+    assert trio.model == [0.625, 0.375]
+    trio.c.push(third, [3, 0], 7)
+    assert trio.model == pytest.approx([5 / 6 * 0.625 + 0.5, 5 / 6 * 0.375])
+    trio.host.store.close()
+
+
+def test_fedasync_takes_the_change_alone_where_its_base_cannot_be_made_again(tmp_path: Path) -> None:
+    """Whole models are not kept: a quarter of the change, and no pull back."""
+    words = ("strategy.name=fedasync", "strategy.alpha=0.5", "cohort.buffer=1", "cohort.concurrency=3")
+    trio = Trio(tmp_path, *words, "download.mode=full")
+    trio.a.push(trio.a.ask(), [1, 1], 10)
+    assert trio.model == [0.5, 0.5]
+    late = trio.b.ask()
+    trio.a.push(trio.a.ask(), [0, 1], 10)
+    assert trio.model == [0.5, 1]
+    trio.b.push(late, [1, 0], 10)
+    assert trio.model == [0.75, 1]
+    trio.host.store.close()
+
+
+def test_fedbuff_takes_the_plain_mean_of_updates_that_staleness_has_shortened(tmp_path: Path) -> None:
+    trio = Trio(tmp_path, "strategy.name=fedbuff", "strategy.lr=2", "cohort.buffer=2", "cohort.concurrency=3")
+    first, second, third = trio.a.ask(), trio.b.ask(), trio.c.ask()
+    trio.a.push(first, [1, 0], 10)
+    trio.b.push(second, [0, 1], 30)
+    assert trio.model == [1, 1]  # 2 * 1/2 of each, whatever their examples
+    trio.c.push(third, [4, 4], 30)
+    trio.a.push(trio.a.ask(), [0, -1], 10)
+    assert trio.model == [3, 2]  # 2 * ((4, 4) / 2 + (0, -1)) / 2 further
+    trio.host.store.close()
+
+
 def test_a_client_with_two_updates_in_a_round_loses_neither_in_the_record(tmp_path: Path) -> None:
     trio = Trio(tmp_path, "cohort.buffer=2", "cohort.concurrency=3")
     first, second, third = trio.a.ask(), trio.b.ask(), trio.c.ask()
