@@ -1,4 +1,4 @@
-"""What all tests share: where real data is."""
+"""What all tests share: where real data is; and no test fails for being slow on a busy machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPO = Path(__file__).resolve().parent.parent
+settings.register_profile("fedpress", deadline=None)
+settings.load_profile("fedpress")
 
 
 @pytest.fixture(scope="session")
