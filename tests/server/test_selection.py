@@ -157,6 +157,13 @@ def test_what_makes_a_client_too_slow() -> None:
     assert deadline_aware(0, DEADLINE)(unknown, 1, 9, 0) == ["new"]
 
 
+def test_who_takes_anothers_place_is_in_time_whoever_waits_to_be_tried_again() -> None:
+    quick = [Candidate("a", train_seconds=1.0, last_round=99), Candidate("b", train_seconds=1.0, last_round=99)]
+    pool = [*quick, Candidate("slow", train_seconds=1e6, last_round=1)]
+    assert "slow" in deadline_aware(0, DEADLINE)(pool, 1, 100, 0)  # round 100 has a place for trying
+    assert "slow" not in deadline_aware(0, DEADLINE)(pool, 1, 100, 1)
+
+
 @given(st.integers(1, 5), st.integers(0, 3), st.integers(2, 6))
 def test_deadline_aware_starves_nobody(count: int, seed: int, slow: int) -> None:
     """However slow: tried again within 20 rounds, and as many more as those before it in the queue need."""

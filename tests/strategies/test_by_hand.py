@@ -73,6 +73,14 @@ def test_scaffold_with_part_of_its_clients(rounds: Any, bowl: Any) -> None:
     assert [own["control:w"] for own in played.own] == [-6, 6.5]
 
 
+def test_the_servers_rate_scales_what_moves_the_model_and_not_what_is_remembered(rounds: Any, bowl: Any) -> None:
+    # SCAFFOLD as above: x = 2 * 5/8, c = -5/4 all the same. FedDyn as below: x = 2 * 9/16 + 9/32 * 2, h = -9/32.
+    scaffold = play(rounds, bowl, 1, "scaffold", TWICE, "strategy.lr=2")
+    assert (scaffold.weights["w"], scaffold.model["control:w"]) == (5 / 4, -5 / 4)
+    feddyn = play(rounds, bowl, 1, "feddyn", TWICE, "strategy.alpha=0.5", "strategy.lr=2")
+    assert (feddyn.weights["w"], feddyn.state["w"]) == (27 / 16, -9 / 32)
+
+
 def test_fednova(rounds: Any, bowl: Any) -> None:
     # Batches of one: client 0 has 3 examples and takes 3 steps, to 2, 3, 7/2; client 1 has one, to -1.
     # Mean steps 7/6 and -1; tau_eff = (3 * 3 + 1 * 1) / 4 = 5/2; x = 5/2 * (3/4 * 7/6 - 1/4 * 1) = 25/16.

@@ -253,6 +253,10 @@ def test_ifca_takes_no_word_on_other_clusters_and_no_vote_that_means_nothing() -
         assert IFCA.share(arrival).weight == 0
 
 
+def test_of_a_cluster_nothing_is_personal() -> None:
+    assert not IFCA.rule(FULL).personal
+
+
 def test_no_examples_are_no_update_and_no_fault(perceptrons: Any) -> None:
     from fedpress.client.rules import rule
 
