@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpress.compression.stream import Stream
+from fedpress.plan import load
 from fedpress.privacy.noise import Noise
 from fedpress.server.cohorts import Cohorts
 from fedpress.server.leases import Fate, Issue, Note, Phase, Rules, Step
 from fedpress.server.sampled import Sampled
+from fedpress.server.selection import SELECTIONS
 from fedpress.server.selection.candidate import Candidate, Select
 from fedpress.server.selection.sampled import fixed, poisson
 
@@ -61,6 +63,16 @@ def test_fixed_draws_all_cohorts_of_a_size_alike() -> None:
 
 def test_draws_from_the_operating_system_cannot_be_foreseen() -> None:
     assert fixed(Noise.secret())(crowd(100), 50, 1, 0) != fixed(Noise.secret())(crowd(100), 50, 1, 0)
+
+
+def test_central_privacy_never_draws_by_the_seed_that_devices_are_told() -> None:
+    """The draws of a plan's rule are those of the secret source, whatever its seed; and of the plan's least number."""
+    words = ["privacy.mode=central", "strategy.weighting=uniform", "evaluate.clients_every=0", "clients.count=100"]
+    words += ["cohort.fraction=0.1", "privacy.min_cohort=8"]
+    for rule, said in (("uniform", fixed), ("poisson", lambda noise: poisson(0.1, 8, noise))):
+        plan = load(None, [*words, f"cohort.selection={rule}"])
+        ours, theirs = SELECTIONS[rule](plan, Noise.seeded(Stream(6))), said(Noise.seeded(Stream(6)))
+        assert [ours(crowd(100), 10, r, 0) for r in range(20)] == [theirs(crowd(100), 10, r, 0) for r in range(20)]
 
 
 @pytest.mark.parametrize("select", [fixed(Noise.seeded(Stream(4))), poisson(0.4, 1, Noise.seeded(Stream(5)))])

@@ -18,6 +18,7 @@ from fedpress.server.selection import SELECTIONS
 from fedpress.server.selection.candidate import Candidate, Condition, Select
 from fedpress.server.selection.deadline_aware import deadline_aware
 from fedpress.server.selection.round_robin import round_robin
+from fedpress.server.selection.uniform import uniform
 from fedpress.server.selection.weighted import weighted
 
 DEADLINE = 10.0
@@ -83,6 +84,20 @@ def test_another_seed_round_or_replacement_is_another_draw(rule: str) -> None:
     pool = crowd(100)
     draws = [made(rule, seed)(pool, 10, round_, before) for seed in (0, 1) for round_ in (1, 2) for before in (0, 3)]
     assert len(set(map(tuple, draws))) == len(draws)
+
+
+def test_a_plan_gets_the_rule_that_it_names_and_its_own_deadline() -> None:
+    pool = [Candidate(f"c{i:02d}", examples=1 + i * i, train_seconds=0.5 * i, participations=i % 3) for i in range(30)]
+    named = {
+        "uniform": uniform(3),
+        "weighted": weighted(3),
+        "round-robin": round_robin(3),
+        "deadline-aware": deadline_aware(3, DEADLINE),
+    }
+    assert set(named) == set(OPEN)
+    drawn = {rule: [made(rule, 3)(pool, 12, r, 0) for r in range(1, 20)] for rule in named}
+    assert drawn == {rule: [select(pool, 12, r, 0) for r in range(1, 20)] for rule, select in named.items()}
+    assert len({str(chosen) for chosen in drawn.values()}) == len(named), "no two of them alike"
 
 
 @pytest.mark.parametrize("rule", ["uniform", "weighted", "deadline-aware"])
