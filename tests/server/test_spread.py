@@ -18,6 +18,9 @@ def test_by_hand() -> None:
     assert found is not None
     assert found.worst_decile == 0.25  # the mean of 0 and 0.5: two of twenty
     assert found.mean == pytest.approx(0.925)
+    fewer = spread(twenty[:19])
+    assert fewer is not None
+    assert fewer.worst_decile == 0.0  # of nineteen it is one
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.randoms())
