@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fedpress.params import Spec
 from fedpress.protos import fleet_pb2 as pb
@@ -19,12 +20,12 @@ SPEC = Spec.of({"w": np.zeros((2, 3), np.float32)})
 
 def record(directory: Path, updates: dict[str, tuple[int, float, int]], round_: int, least: int = 1) -> Any:
     """Of a round in which these clients' updates counted: the round they were leased in, an accuracy, held-out
-    examples."""
+    examples. The nth trained on n examples, with a loss of n."""
     store = Store(directory / "store.sqlite", durable=False)
-    for name, (leased, accuracy, held_out) in updates.items():
+    for n, (name, (leased, accuracy, held_out)) in enumerate(updates.items(), 1):
         store.clients.add(Client(name, name, "", ""))
         store.add_leases([Lease(f"t{name}", name, leased)], {f"t{name}": Choice("int8", "")})
-        report = pb.Report(examples=1, accuracy=accuracy if held_out else None, held_out=held_out)
+        report = pb.Report(examples=n, loss=n, accuracy=accuracy if held_out else None, held_out=held_out)
         store.end_lease(f"t{name}", round_, Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
     made = round_record(store, round_, SPEC, 1.0, 1.0, Cover(least))
     store.close()
@@ -35,6 +36,7 @@ def test_means_are_over_examples_spreads_over_clients_and_bytes_over_all(tmp_pat
     made = record(tmp_path, {"a": (1, 1.0, 10), "b": (1, 0.5, 30), "c": (1, 0.0, 0)}, 1)
     assert made["client_metrics"] == {"accuracy": 0.625}
     assert made["client_accuracy"] == {"mean": 0.75, "deviation": 0.25, "worst_decile": 0.5, "clients": 2}
+    assert made["train_loss"] == pytest.approx((1 + 4 + 9) / 6)
     assert (made["bytes_up"], made["bytes_up_uncompressed"]) == (300, 3 * SPEC.nbytes)
     assert (made["bytes_down"], made["bytes_down_uncompressed"]) == (600, 3 * SPEC.nbytes)
 

@@ -136,3 +136,10 @@ def test_ifca(rounds: Any, bowl: Any) -> None:
     }
     assert [p["w"].tolist() for p in played.personal] == [[1.4375, 0.0], [1.4375, 0.0], [0.0, 1.75]]
     assert not any(played.own)
+    # The server's rate 2, of each cluster by itself: twice as far from where it began.
+    further = rounds(clients, 1, *words, "strategy.lr=2", initial=start).model
+    assert {n: a.tolist() for n, a in further.items()} == {
+        "cluster0:w": [1.875, 0.0],
+        "cluster1:w": [0.0, 2.5],
+        "cluster2:w": [1.0, 0.0],
+    }
