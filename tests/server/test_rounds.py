@@ -25,7 +25,7 @@ def record(directory: Path, updates: dict[str, tuple[int, float, int]], round_: 
     for n, (name, (leased, accuracy, held_out)) in enumerate(updates.items(), 1):
         store.clients.add(Client(name, name, "", ""))
         store.add_leases([Lease(f"t{name}", name, leased)], {f"t{name}": Choice("int8", "")})
-        report = pb.Report(examples=n, loss=n, accuracy=accuracy if held_out else None, held_out=held_out)
+        report = pb.Report(examples=n, loss=n, accuracy=accuracy, held_out=held_out)
         store.end_lease(f"t{name}", round_, Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
     made = round_record(store, round_, SPEC, 1.0, 1.0, Cover(least))
     store.close()
@@ -33,7 +33,7 @@ def record(directory: Path, updates: dict[str, tuple[int, float, int]], round_: 
 
 
 def test_means_are_over_examples_spreads_over_clients_and_bytes_over_all(tmp_path: Path) -> None:
-    made = record(tmp_path, {"a": (1, 1.0, 10), "b": (1, 0.5, 30), "c": (1, 0.0, 0)}, 1)
+    made = record(tmp_path, {"a": (1, 1.0, 10), "b": (1, 0.5, 30), "c": (1, 0.25, 0)}, 1)
     assert made["client_metrics"] == {"accuracy": 0.625}
     assert made["client_accuracy"] == {"mean": 0.75, "deviation": 0.25, "worst_decile": 0.5, "clients": 2}
     assert made["train_loss"] == pytest.approx((1 + 4 + 9) / 6)
