@@ -51,3 +51,20 @@ def test_what_comes_late_says_nothing_of_the_model_that_arrived(tmp_path: Path) 
 def test_a_mean_of_fewer_than_the_least_is_not_written_down_whoever_came_late(tmp_path: Path) -> None:
     updates = {f"late{i}": (2, 1.0, 10) for i in range(3)} | {"new": (3, 0.5, 10)}
     assert record(tmp_path, updates, 3, least=2)["client_metrics"] == {}
+
+
+@pytest.mark.parametrize("ends", [(Fate.COUNTED, Fate.DECLINED), (Fate.DECLINED, Fate.COUNTED)])
+def test_of_a_client_with_two_leases_in_a_round_the_one_that_counted_says_what_it_is(
+    tmp_path: Path, ends: tuple[Fate, Fate]
+) -> None:
+    store = Store(tmp_path / "store.sqlite", durable=False)
+    store.clients.add(Client("a", "a", "", ""))
+    for i, fate in enumerate(ends):
+        store.add_leases([Lease(f"t{i}", "a", 1)], {f"t{i}": Choice("int8", "")})
+        said = pb.Report(examples=7, accuracy=0.5, held_out=4).SerializeToString() if fate is Fate.COUNTED else b""
+        store.end_lease(f"t{i}", 1, fate, Traffic(100, 200, 1), said)
+    record = round_record(store, 1, SPEC, 1.0, 1.0)
+    store.close()
+    client = record["clients"]["a"]
+    assert (client["fate"], client["examples"], client["bytes_up"]) == ("counted", 7, 200)
+    assert record["client_accuracy"]["clients"] == 1

@@ -28,6 +28,12 @@ def test_what_counts_in_rounds_is_not_run_without_them(name: str) -> None:
     refuse(remedy, f"strategy.name={name}", "cohort.late=fold")
 
 
+def test_what_has_no_rounds_is_not_run_in_rounds() -> None:
+    refuse(r"a buffer of updates.*expected cohort\.buffer of 1 or more", "strategy.name=fedbuff")
+    for size in (0, 2):
+        refuse(r"after every update: expected cohort\.buffer = 1 ", "strategy.name=fedasync", f"cohort.buffer={size}")
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_acts_on_training_needs_some(name: str) -> None:
     refuse(r"expected train\.trainer = 'torch'", f"strategy.name={name}", "train.trainer=idle")
