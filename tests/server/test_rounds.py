@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,59 +12,80 @@ from fedpress.params import Spec
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.choice import Choice
 from fedpress.server.leases import Fate, Lease
-from fedpress.server.rounds import Cover, round_record
+from fedpress.server.rounds import Cover, evaluation_record, round_record
 from fedpress.server.store import Client, Store, Traffic
 
 SPEC = Spec.of({"w": np.zeros((2, 3), np.float32)})
+TRAFFIC = Traffic(100, 200, 1)
 
 
-def record(directory: Path, updates: dict[str, tuple[int, float, int]], round_: int, least: int = 1) -> Any:
-    """Of a round in which these clients' updates counted: the round they were leased in, an accuracy, held-out
-    examples. The nth trained on n examples, with a loss of n."""
-    store = Store(directory / "store.sqlite", durable=False)
-    for n, (name, (leased, accuracy, held_out)) in enumerate(updates.items(), 1):
-        store.clients.add(Client(name, name, "", ""))
-        store.add_leases([Lease(f"t{name}", name, leased)], {f"t{name}": Choice("int8", "")})
-        report = pb.Report(examples=n, loss=n, accuracy=accuracy, held_out=held_out)
-        store.end_lease(f"t{name}", round_, Fate.COUNTED, Traffic(100, 200, 1), report.SerializeToString())
-    made = round_record(store, round_, SPEC, 1.0, 1.0, Cover(least))
-    store.close()
-    return made
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "store.sqlite", durable=False)
+    yield made
+    made.close()
 
 
-def test_means_are_over_examples_spreads_over_clients_and_bytes_over_all(tmp_path: Path) -> None:
-    made = record(tmp_path, {"a": (1, 1.0, 10), "b": (1, 0.5, 30), "c": (1, 0.25, 0)}, 1)
-    assert made["client_metrics"] == {"accuracy": 0.625}
-    assert made["client_accuracy"] == {"mean": 0.75, "deviation": 0.25, "worst_decile": 0.5, "clients": 2}
-    assert made["train_loss"] == pytest.approx((1 + 4 + 9) / 6)
-    assert (made["bytes_up"], made["bytes_up_uncompressed"]) == (300, 3 * SPEC.nbytes)
-    assert (made["bytes_down"], made["bytes_down_uncompressed"]) == (600, 3 * SPEC.nbytes)
+def ended(
+    store: Store,
+    lease: Lease,
+    report: pb.Report,
+    round_: int = 1,
+    fate: Fate = Fate.COUNTED,
+    traffic: Traffic = TRAFFIC,
+) -> None:
+    """A lease of a client ended in a round."""
+    if lease.client not in {client.id for client in store.clients.all()}:
+        store.clients.add(Client(lease.client, lease.client, "", ""))
+    store.add_leases([lease], {lease.id: Choice("int8", "")})
+    store.end_lease(lease.id, round_, fate, traffic, report.SerializeToString())
 
 
-def test_what_comes_late_says_nothing_of_the_model_that_arrived(tmp_path: Path) -> None:
-    made = record(tmp_path, {"new": (3, 0.5, 10), "late": (2, 1.0, 10)}, 3)
-    assert made["client_metrics"] == {"accuracy": 0.5}
-    assert made["client_accuracy"]["clients"] == 2
-    assert made["updates"] == 2
+def test_means_are_over_examples_spreads_over_clients_and_bytes_over_all(store: Store) -> None:
+    ended(store, Lease("ta", "a", 1), pb.Report(examples=3, loss=2.0, accuracy=1.0, held_out=10))
+    ended(store, Lease("tb", "b", 1), pb.Report(examples=1, loss=1.0, accuracy=0.5, held_out=30))
+    ended(store, Lease("tc", "c", 1), pb.Report(accuracy=0.25, held_out=0), traffic=Traffic(100, 200, 0))
+    record = round_record(store, 1, SPEC, 1.0, 1.0)
+    assert record["client_metrics"] == {"accuracy": 0.625}
+    assert record["client_accuracy"] == {"mean": 0.75, "deviation": 0.25, "worst_decile": 0.5, "clients": 2}
+    assert record["train_loss"] == 1.75
+    assert (record["bytes_up"], record["bytes_up_uncompressed"]) == (300, 3 * SPEC.nbytes)
+    assert (record["bytes_down"], record["bytes_down_uncompressed"]) == (600, 2 * SPEC.nbytes)  # one had the model
 
 
-def test_a_mean_of_fewer_than_the_least_is_not_written_down_whoever_came_late(tmp_path: Path) -> None:
-    updates = {f"late{i}": (2, 1.0, 10) for i in range(3)} | {"new": (3, 0.5, 10)}
-    assert record(tmp_path, updates, 3, least=2)["client_metrics"] == {}
+def test_the_last_evaluation_is_a_round_in_which_nobody_trained(store: Store) -> None:
+    ended(store, Lease("ta", "a", 1), pb.Report(examples=3, loss=2.0, accuracy=1.0, held_out=10))
+    said = pb.Report(accuracy=0.5, held_out=1)
+    ended(store, Lease("te", "a", 1, evaluate=True), said, traffic=Traffic(0, 50, 1))
+    record = evaluation_record(store, 1, SPEC, 1.0, 1.0)
+    assert (record["round"], record["train_loss"], record["client_metrics"]) == (2, None, {"accuracy": 0.5})
+    assert (record["bytes_up_uncompressed"], record["bytes_down_uncompressed"]) == (0, SPEC.nbytes)
+
+
+def test_what_comes_late_says_nothing_of_the_model_that_arrived(store: Store) -> None:
+    ended(store, Lease("ta", "new", 3), pb.Report(accuracy=0.5, held_out=10), 3)
+    ended(store, Lease("tb", "late", 2), pb.Report(accuracy=1.0, held_out=10), 3)
+    record = round_record(store, 3, SPEC, 1.0, 1.0)
+    assert record["client_metrics"] == {"accuracy": 0.5}
+    assert record["client_accuracy"]["clients"] == 2
+    assert record["updates"] == 2
+
+
+def test_a_mean_of_fewer_than_the_least_is_not_written_down_whoever_came_late(store: Store) -> None:
+    for i in range(4):
+        ended(store, Lease(f"t{i}", f"c{i}", 2 + (i == 0)), pb.Report(accuracy=0.5, held_out=10), 3)
+    assert round_record(store, 3, SPEC, 1.0, 1.0, Cover(least=2))["client_metrics"] == {}
+    assert round_record(store, 3, SPEC, 1.0, 1.0)["client_metrics"] == {"accuracy": 0.5}
 
 
 @pytest.mark.parametrize("ends", [(Fate.COUNTED, Fate.DECLINED), (Fate.DECLINED, Fate.COUNTED)])
 def test_of_a_client_with_two_leases_in_a_round_the_one_that_counted_says_what_it_is(
-    tmp_path: Path, ends: tuple[Fate, Fate]
+    store: Store, ends: tuple[Fate, Fate]
 ) -> None:
-    store = Store(tmp_path / "store.sqlite", durable=False)
-    store.clients.add(Client("a", "a", "", ""))
     for i, fate in enumerate(ends):
-        store.add_leases([Lease(f"t{i}", "a", 1)], {f"t{i}": Choice("int8", "")})
-        said = pb.Report(examples=7, accuracy=0.5, held_out=4).SerializeToString() if fate is Fate.COUNTED else b""
-        store.end_lease(f"t{i}", 1, fate, Traffic(100, 200, 1), said)
+        said = pb.Report(examples=7, accuracy=0.5, held_out=4) if fate is Fate.COUNTED else pb.Report()
+        ended(store, Lease(f"t{i}", "a", 1), said, fate=fate)
     record = round_record(store, 1, SPEC, 1.0, 1.0)
-    store.close()
     client = record["clients"]["a"]
     assert (client["fate"], client["examples"], client["bytes_up"]) == ("counted", 7, 200)
     assert record["client_accuracy"]["clients"] == 1

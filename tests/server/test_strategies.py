@@ -12,7 +12,7 @@ from fedpress.params import Spec
 from fedpress.plan import load
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server.aggregate import Gathering, WeightedSum
-from fedpress.server.strategies import Arrival, build
+from fedpress.server.strategies import Aggregate, Arrival, Share, build
 
 SPEC = Spec.of({"body.w": np.zeros(2, np.float32), "head.w": np.zeros(1, np.float32)})
 
@@ -89,6 +89,18 @@ def test_a_sum_refuses_weights_that_mean_nothing_and_an_empty_mean() -> None:
     for weight in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(SpecError, match="weight"):
             total.fold({}, weight)
+
+
+def test_a_round_begins_with_nothing_of_the_one_before() -> None:
+    def of(gathering: Gathering, value: float, fact: float) -> Aggregate:
+        gathering.fold({"w": np.full(1, value, np.float32)}, Share(2.0, 1.0, {"fact": fact}))
+        return gathering.aggregate(3)
+
+    spec = Spec.of({"w": np.zeros(1, np.float32)})
+    used = Gathering(spec)
+    of(used, 8.0, 5.0)
+    used.clear()
+    assert of(used, 1.0, 3.0) == of(Gathering(spec), 1.0, 3.0) == Aggregate({"w": np.ones(1)}, 1, 3, {"fact": 3.0})
 
 
 def test_the_servers_learning_rate_scales_the_mean() -> None:

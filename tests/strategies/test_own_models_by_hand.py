@@ -115,6 +115,33 @@ def test_a_weight_of_fedala_goes_on_from_where_it_was(bowl: Any) -> None:
     assert number(outcome.own, "weights:w") == Fraction(93, 256)
 
 
+def ala(bowl: Any, arrived: float, rate: float, known: bool, examples: int = 1, sample: float = 1) -> tuple[int, int]:
+    """Steps that FedALA's weight is learned by, and those of the fit: own 0, loss ``w**2 / 2``."""
+    said = pb.Rule(name="fedala", options={"layers": 1, "sample": sample, "rate": rate})
+    own = {"local:w": np.zeros(1, np.float32), **({"weights:w": np.ones(1, np.float32)} if known else {})}
+    training = pb.Training(epochs=1, batch_size=4, optimizer="sgd", lr=0.25)
+    learner = Learner(bowl(1, 0, examples=examples), training, Stream(0), 0)
+    fitted = rule(said).train({"w": np.full(1, arrived, np.float32)}, own, learner).steps
+    return learner.steps - fitted, fitted
+
+
+def test_fedalas_weights_are_learned_until_the_loss_stands_still_the_first_time_then_once(bowl: Any) -> None:
+    # W is 1 at first; at rate 1/512 it loses 1/8 of itself in a pass: the mixture is 8 W, the gradient times 8 is 64 W.
+    # Pass k has the loss 32 * (7/8)**(2 k); it stands still once ten in a row deviate by less than 1/10.
+    losses = [32 * (7 / 8) ** (2 * k) for k in range(100)]
+    still = next(n for n in range(10, 100) if np.std(losses[n - 10 : n]) < 0.1)
+    assert 20 < still < 100
+    assert ala(bowl, 8.0, 1 / 512, known=False) == (still, 1)
+    assert ala(bowl, 8.0, 1 / 512, known=True) == (1, 1)
+    assert ala(bowl, 1024.0, 2.0**-27, known=False) == (100, 1), "it never does: at the latest then"
+    assert ala(bowl, 0.0, 1.0, known=False) == (10, 1), "always did"
+
+
+def test_fedalas_sample_is_of_whole_batches_and_of_one_at_least(bowl: Any) -> None:
+    for sample, steps in ((1.0, 3), (0.5, 2), (0.1, 1)):
+        assert ala(bowl, 1.0, 0.25, known=True, examples=10, sample=sample) == (steps, 3)
+
+
 def test_ifca(rounds: Any, bowl: Any) -> None:
     # Cluster 0 begins at (1, 0), cluster 1 at (0, 1), cluster 2 at (1, 0) again. Losses |w - b|**2 / 2.
     # A, b = (2, 0): 1/2 against 5/2. B, b = (3, 0), three examples: 2 against 5: both choose 0, of equals the first.

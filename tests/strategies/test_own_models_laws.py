@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpress.client.learner import Learner
+from fedpress.client.rules import rule
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.compression.codec import Context
 from fedpress.compression.grouped import per_group
@@ -26,6 +27,8 @@ from fedpress.server.strategies import Arrival, build
 SIZES = (11, 7, 16)
 seeds = given(seed=st.integers(0, 100))
 few = settings(max_examples=10)
+#: Without which a model moves at a learning rate of 0 too.
+_STILL = {"per-fedavg": ["strategy.inner=0"]}
 #: What a server of these algorithms averages is one whole model, of the task's own names.
 ONE_MODEL = ("ditto", "pfedme", "apfl", "per-fedavg", "fedala")
 
@@ -77,11 +80,11 @@ def test_what_is_personal_never_travels(play: Any, name: str) -> None:
 @seeds
 @few
 def test_ditto_without_a_pull_is_local_training(play: Any, perceptrons: Any, seed: int) -> None:
-    played = play(seed, 3, "ditto", "lam=0", cohorts=[[0, 1, 2], [1], [0, 1, 2]])
+    played = play(seed, 3, "ditto", "lam=0", cohorts=[[0, 2], [1], [0, 1, 2]])
     training = pb.Training(epochs=2, batch_size=4, optimizer="sgd", lr=0.1)
     for i, trainer in enumerate(perceptrons(seed, SIZES)):
         model = trainer.initial(0)
-        for round_ in (1, 3) if i != 1 else (1, 2, 3):
+        for round_ in (1, 3) if i != 1 else (2, 3):
             rng = Stream.of(0, f"client-{i}", round_, "train")
             trainer.train(model, training, rng)  # the shared fit, which draws first
             model = trainer.train(model, training, rng).tensors
@@ -116,11 +119,11 @@ def test_pfedme_of_one_step_that_goes_all_the_way_is_fedavg(play: Any, seed: int
 def test_apfl_is_the_shared_model_with_0_and_local_training_with_1(play: Any, perceptrons: Any, seed: int) -> None:
     shared = play(seed, 3, "apfl", "alpha=0")
     assert set(hashes(shared.personal)) == {content_hash(shared.model)}
-    alone = play(seed, 3, "apfl", "alpha=1")
+    alone = play(seed, 3, "apfl", "alpha=1", cohorts=[[0, 2], [0, 1, 2], [0, 1, 2]])
     training = pb.Training(epochs=2, batch_size=4, optimizer="sgd", lr=0.1)
     for i, trainer in enumerate(perceptrons(seed, SIZES)):
         model = trainer.initial(0)
-        for round_ in (1, 2, 3):
+        for round_ in (1, 2, 3) if i != 1 else (2, 3):
             model = trainer.train(model, training, Stream.of(0, f"client-{i}", round_, "train")).tensors
         assert content_hash(alone.personal[i]) == content_hash(model)
 
@@ -132,6 +135,52 @@ def test_apfls_alpha_stays_a_share_and_is_each_clients_own(play: Any, seed: int)
     found = [float(own["apfl:alpha"]) for own in played.own]
     assert all(0 <= alpha <= 1 for alpha in found)
     assert len(set(found)) == len(SIZES)
+
+
+@seeds
+@few
+@pytest.mark.parametrize("variant", ["fo", "hf"])
+def test_per_fedavg_takes_each_of_its_gradients_on_a_batch_of_another_shuffle(
+    perceptrons: Any, variant: str, seed: int
+) -> None:
+    inner, delta, lr = 0.5, 0.25, 0.1
+    trainer = perceptrons(seed, SIZES)[0]
+    training = pb.Training(epochs=2, batch_size=4, optimizer="sgd", lr=lr)
+    said = pb.Rule(name=f"per-fedavg-{variant}", options={"inner": inner, "delta": delta})
+    start, ours, theirs = trainer.initial(0), *(Learner(trainer, training, Stream(seed), 0) for _ in range(2))
+    outcome = rule(said).train(start, {}, ours)
+
+    def slope(at: Tensors, rows: Any) -> tuple[Tensors, float]:
+        return theirs.gradient(theirs.point(at), rows)
+
+    def went(at: Tensors, by: float, direction: Tensors) -> Tensors:
+        return {n: a + np.float32(by) * direction[n] for n, a in at.items()}
+
+    draws = [list(theirs.batches()) for _ in range(3)]
+    model, losses = start, []
+    for second, first, third in zip(*draws, strict=True):
+        gradient, loss = slope(went(model, -inner, slope(model, first)[0]), second)
+        losses += [loss] * len(second)
+        if variant == "hf":
+            above, below = (slope(went(model, by, gradient), third)[0] for by in (delta, -delta))
+            gradient = {n: g - inner * (above[n] - below[n]) / (2 * delta) for n, g in gradient.items()}
+        model = went(model, -lr, gradient)
+    for name, array in model.items():
+        np.testing.assert_allclose(outcome.shared[name], array, atol=1e-5)
+    assert outcome.loss == pytest.approx(np.mean(losses), rel=1e-4)
+    first, *_ = theirs.batches(1)
+    used = went(start, -inner, slope(start, first)[0])
+    for name, array in rule(said).personal(start, {}, ours).items():
+        np.testing.assert_allclose(array, used[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pfedme", "apfl", "per-fedavg"])
+def test_the_loss_is_the_mean_over_examples_whatever_the_batches(perceptrons: Any, name: str) -> None:
+    (trainer,), strategy = perceptrons(0, (10,)), build(load(None, [f"strategy.name={name}", *_STILL.get(name, [])]))
+    training = pb.Training(epochs=1, batch_size=4, optimizer="sgd", lr=0.0)  # batches of 4, 4 and 2, the same model
+    start, learner = trainer.initial(0), Learner(trainer, training, Stream(0), 0)
+    outcome = rule(strategy.rule(trainer.spec)).train(start, {}, learner)
+    assert outcome.loss == pytest.approx(learner.loss(start), rel=1e-5)
 
 
 @seeds
@@ -258,8 +307,6 @@ def test_of_a_cluster_nothing_is_personal() -> None:
 
 
 def test_no_examples_are_no_update_and_no_fault(perceptrons: Any) -> None:
-    from fedpress.client.rules import rule
-
     trainer = perceptrons(0, (0,))[0]
     start = trainer.initial(0)
     for name in (*ONE_MODEL, "ifca"):

@@ -64,3 +64,19 @@ def test_scaffold_has_no_variate_for_them(rounds: Any, normalised: list[Trainer]
     played = rounds(normalised, 2, "strategy.name=scaffold")
     beside = {n.removeprefix("control:") for n in played.model if n.startswith("control:")}
     assert beside == set(learned(played.weights)) == {n.removeprefix("control:") for n in played.own[0]}
+
+
+@pytest.mark.parametrize(("name", "kept"), [("pfedme", "pfedme"), ("apfl", "local")])
+def test_a_devices_own_model_has_those_of_what_it_was_trained_as(
+    rounds: Any, normalised: list[Trainer], name: str, kept: str
+) -> None:
+    """pFedMe's shared copy those of the personal model; APFL's own model those of the mixture."""
+    once = ["strategy.inner=1"] * (name == "pfedme")
+    played = rounds(normalised[:1], 1, f"strategy.name={name}", "train.batch_size=8", *once)
+    plain = rounds(normalised[:1], 1, "train.batch_size=8").weights
+    for statistic in STATISTICS:
+        own = played.own[0][f"{kept}:{statistic}"]
+        assert not np.allclose(own, normalised[0].initial(0)[statistic])
+        np.testing.assert_allclose(own, plain[statistic], atol=1e-5)  # one step: of the model that arrived
+        if name == "pfedme":
+            np.testing.assert_allclose(played.weights[statistic], own, atol=1e-6)
