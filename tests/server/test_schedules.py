@@ -6,7 +6,8 @@ import pytest
 
 from fedpress.errors import PlanError
 from fedpress.plan import load
-from fedpress.server.tickets import training
+from fedpress.server.leases import Lease
+from fedpress.server.tickets import asked, local_privacy, shared_seed, training
 
 
 def series(*overrides: str, rounds: int = 5) -> tuple[list[float], list[int]]:
@@ -48,6 +49,21 @@ def test_epochs_follow_a_line_with_halves_up(first: int, last: int, expected: li
 def test_a_run_of_one_round_begins_where_it_ends() -> None:
     for schedule in ("constant", "linear", "cosine"):
         assert series(f"train.schedule={schedule}", "train.epochs=2", "train.epochs_end=9", rounds=1) == ([0.4], [2])
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 7])
+@pytest.mark.parametrize("every", [0, 1, 2, 3])
+def test_a_device_hears_how_often_it_will_be_asked_at_most(rounds: int, every: int) -> None:
+    """Each round's asking, and the last model's: what it has to make its budget last for."""
+    words = ["privacy.mode=local", "privacy.epsilon=4", f"run.rounds={rounds}", f"evaluate.clients_every={every}"]
+    plan = load(None, words)
+    times = sum(asked(plan, Lease("00", "c", round_)) for round_ in range(1, rounds + 1))
+    assert local_privacy(plan).evaluations == (times + 1 if every else 0)
+
+
+def test_codes_are_drawn_anew_in_each_round_of_each_run() -> None:
+    seeds = [shared_seed(load(None, [f"run.seed={seed}"]), round_) for seed in (0, 1) for round_ in (1, 2, 3)]
+    assert len(set(seeds)) == 6
 
 
 @pytest.mark.parametrize(

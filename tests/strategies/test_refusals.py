@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from fedpress.client.rules.rule import option, whole
+from fedpress.client.rules.rule import kept, option, whole
+from fedpress.compression.layout import grouped
 from fedpress.errors import PlanError, SpecError
 from fedpress.plan import load
 from fedpress.protos import fleet_pb2 as pb
@@ -118,6 +120,15 @@ def test_a_ticket_whose_options_are_missing_or_absurd_is_not_followed() -> None:
             option(pb.Rule(name="fedprox", options=options), "mu")
     with pytest.raises(SpecError, match="whole number"):
         whole(pb.Rule(name="finetune", options={"epochs": 1.5}), "epochs")
+
+
+def test_what_was_kept_of_another_model_is_not_taken_for_this_ones() -> None:
+    like = {"w": np.zeros(2, np.float32), "b": np.zeros(1, np.float32)}
+    own = grouped("local", {"w": np.ones(2, np.float32), "b": np.ones(1, np.float32)})
+    assert list(kept(own, "local", like)) == ["w", "b"]
+    assert kept({n: a for n, a in own.items() if n != "local:b"}, "local", like) == {}
+    assert kept({**own, "local:b": np.ones(3, np.float32)}, "local", like) == {}
+    assert kept(own, "other", like) == {}
 
 
 def test_the_final_evaluation_can_still_fine_tune() -> None:
