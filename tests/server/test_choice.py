@@ -43,6 +43,22 @@ def test_a_slow_device_codes_with_the_cheaper_model() -> None:
     assert "5.00 s" in slow.reason
 
 
+def test_an_upload_may_take_a_tenth_of_training_or_of_the_deadline() -> None:
+    """A million parameters at 0.3 bits (rate 3) are 37.5 kB, at 0.12 (rate 4) 15 kB; a tenth of 10 s is 1 s."""
+    for seconds in ({"train_seconds": 10.0}, {"train_seconds": 0.0, "deadline_s": 10.0}):
+        for link, expected in ((1e9, 3.0), (38e3, 3.0), (37e3, 4.0), (15e3, 4.0), (14e3, 6.0), (1.0, 6.0)):
+            assert rate(dataclasses.replace(REGULAR, link_up=link, **seconds)) == expected, link
+    assert rate(dataclasses.replace(REGULAR, link_up=1.0, train_seconds=0.0)) == 3.0, "nothing to compare with"
+
+
+@pytest.mark.parametrize(("encode", "train", "cheaper"), [(1.1, 10, True), (0.9, 10, False), (0.2, 1, False)])
+def test_coding_is_slow_beyond_a_quarter_of_a_second_and_a_tenth_of_training(
+    encode: float, train: float, cheaper: bool
+) -> None:
+    facts = dataclasses.replace(REGULAR, encode_seconds=encode, train_seconds=train)
+    assert ("model=adaptive" in choose(facts).codec) == cheaper
+
+
 def test_rates_move_along_their_schedule() -> None:
     texts = [scheduled("ef+predict:0.5+ecsq:4.0,model=static", 2.0, share) for share in (0.0, 0.5, 1.0)]
     assert [parse(text).text for text in texts] == [

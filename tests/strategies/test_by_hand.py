@@ -47,6 +47,9 @@ def test_fedprox(rounds: Any, bowl: Any) -> None:
     # Client 1: to -1 by 4; then (-1 + 4) + (-1 - 0) = 2: to -3/2. Mean: 1/2. (FedAvg: 3 and -7/4, mean 5/8.)
     assert play(rounds, bowl, 1, "fedprox", "strategy.mu=1", TWICE).weights["w"] == 0.5
     assert play(rounds, bowl, 1, "fedavg", TWICE).weights["w"] == 0.625
+    # From 1/2. Client 0: to 9/4 by -7; then 2 * (9/4 - 4) + 1 * (9/4 - 1/2) = -7/4: to 43/16.
+    # Client 1: to -5/8 by 9/2; then (-5/8 + 4) + (-5/8 - 1/2) = 9/4: to -19/16. Mean: 3/4.
+    assert play(rounds, bowl, 2, "fedprox", "strategy.mu=1", TWICE).weights["w"] == 0.75
 
 
 def test_scaffold(rounds: Any, bowl: Any) -> None:
