@@ -348,16 +348,17 @@ def test_fedasync_takes_the_mean_of_the_newest_model_and_a_late_clients(tmp_path
 
 
 def test_fedasync_takes_the_change_alone_where_its_base_cannot_be_made_again(tmp_path: Path) -> None:
-    """Whole models are not kept: a quarter of the change, and no pull back."""
+    """Whole models are not kept: a quarter of the change, and no pull back, nor one from what devices see: for them,
+    1/2 + 1/1024 is 1/2."""
     words = ("strategy.name=fedasync", "strategy.alpha=0.5", "cohort.buffer=1", "cohort.concurrency=3")
-    trio = Trio(tmp_path, *words, "download.mode=full")
-    trio.a.push(trio.a.ask(), [1, 1], 10)
-    assert trio.model == [0.5, 0.5]
+    trio = Trio(tmp_path, *words, "download.mode=full", "download.codec=bf16")
+    trio.a.push(trio.a.ask(), [1 + 1 / 512, 1], 10)
+    assert trio.model == [0.5 + 1 / 1024, 0.5]
     late = trio.b.ask()
     trio.a.push(trio.a.ask(), [0, 1], 10)
-    assert trio.model == [0.5, 1]
+    assert trio.model == [0.5 + 1 / 1024, 1]
     trio.b.push(late, [1, 0], 10)
-    assert trio.model == [0.75, 1]
+    assert trio.model == [0.75 + 1 / 1024, 1]
     trio.host.store.close()
 
 

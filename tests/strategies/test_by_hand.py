@@ -76,6 +76,16 @@ def test_scaffold_with_part_of_its_clients(rounds: Any, bowl: Any) -> None:
     assert [own["control:w"] for own in played.own] == [-6, 6.5]
 
 
+def test_scaffold_learns_nothing_of_gradients_from_steps_of_no_length(rounds: Any, bowl: Any) -> None:
+    # The schedule ends at 0: the second round is as if it had not been.
+    played = [
+        play(rounds, bowl, 2, "scaffold", TWICE, "train.schedule=linear", cohorts=[[0], who]) for who in ([0], [1])
+    ]
+    for same in played:
+        assert (same.weights["w"], same.model["control:w"], same.own[0]["control:w"]) == (3, -3, -6)
+        assert same.own[1].get("control:w", 0) == 0
+
+
 def test_the_servers_rate_scales_what_moves_the_model_and_not_what_is_remembered(rounds: Any, bowl: Any) -> None:
     # SCAFFOLD as above: x = 2 * 5/8, c = -5/4 all the same. FedDyn as below: x = 2 * 9/16 + 9/32 * 2, h = -9/32.
     scaffold = play(rounds, bowl, 1, "scaffold", TWICE, "strategy.lr=2")
