@@ -287,12 +287,64 @@ def test_a_client_that_vanished_frees_its_place_and_is_not_asked_until_it_calls(
         assert gone not in world.c.at_work()
 
 
-def test_a_buffer_that_nobody_can_fill_closes_with_what_it_has() -> None:
-    world = buffered(buffer=9, concurrency=lambda _: CLIENTS, min_updates=2)
+@pytest.mark.parametrize("least", [2, CLIENTS])
+def test_a_buffer_that_nobody_can_fill_closes_with_what_it_has(least: int) -> None:
+    world = buffered(buffer=9, concurrency=lambda _: CLIENTS, min_updates=least)
     for client in world.names:
         world.ask(client)
         world.push(client)
     assert world.c.phase is Phase.STEPPING
+
+
+def test_work_has_a_time_of_its_own_from_when_it_was_given_or_moved_on() -> None:
+    world = buffered(buffer=1, concurrency=lambda _: 2)
+    taker, waiting = world.c.at_work()
+    world.ask(taker)
+    world.now = 8.0
+    world.push(taker)
+    world.step()
+    (third,) = set(world.c.at_work()) - {waiting}
+    world.now = 10.0  # of the run's first lease; what moved on at 8 has as long again, and so has what is new
+    world.tick()
+    assert {waiting, third} == set(world.c.at_work())
+    world.now = 17.0
+    world.ask(third)
+    world.now = 18.0
+    world.tick()
+    assert waiting not in world.c.at_work()
+    assert third in world.c.at_work(), "it took its work at 17"
+
+
+def test_who_was_refused_is_asked_again_after_the_deadline() -> None:
+    world = buffered(concurrency=lambda _: CLIENTS)
+    for client in world.names:
+        world.ask(client)
+        world.give_back(client, declined=False)
+    assert not world.c.at_work()
+    world.now = 10.0
+    world.tick()
+    assert len(world.c.at_work()) == CLIENTS
+
+
+def test_how_many_train_at_once_is_a_share_of_all_who_are_here_or_at_work() -> None:
+    world = buffered(buffer=9, concurrency=lambda n: n - 1, presence_s=5.0)
+    first, *others = world.c.at_work()
+    (idle,) = world.names.keys() - {first, *others}
+    for client in (first, *others):
+        world.ask(client)
+    world.now = 6.0  # nobody has called for so long
+    world.push(first)
+    assert set(world.c.at_work()) == set(others)
+    world.ask(idle)
+    assert set(world.c.at_work()) == {idle, *others}
+
+
+def test_a_later_round_that_a_restart_found_waits_for_nobody() -> None:
+    world = buffered()
+    c = world.fresh()
+    c.restore(2, Phase.GATHERING, 0, [], world.names, 0.0)
+    c.tick(0.0)
+    assert c.phase is Phase.TRAINING
 
 
 def test_after_a_restart_nobody_is_invited_until_the_idle_ones_had_time_to_call() -> None:
@@ -302,6 +354,7 @@ def test_after_a_restart_nobody_is_invited_until_the_idle_ones_had_time_to_call(
     world.push(first)
     (third,) = set(world.c.at_work()) - {second}
     world.restart()
+    assert world.c.due == world.now + 5.0, "those who were idle have so long to call"
     world.push(second) if second in world.work else world.ask(second)
     world.ask(third)
     world.push(third)

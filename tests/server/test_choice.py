@@ -69,6 +69,14 @@ def test_rates_move_along_their_schedule() -> None:
         load(None, ["upload.codec=int8", "upload.rate_end=2"])
 
 
+def test_a_runs_rate_is_the_plans_in_the_first_round_and_rate_end_in_the_last(tmp_path: Path) -> None:
+    words = ["engine.name=inline", "clients.count=2", "run.rounds=3", "train.max_steps=1", f"run.out={tmp_path}"]
+    result = simulate(load(None, [*words, "upload.codec=ecsq:4", "upload.rate_end=2"]))
+    trained = [json.loads(line) for line in (result.run_dir / "rounds.jsonl").read_text().splitlines()][1:4]
+    used = [{client["codec"] for client in record["clients"].values()} for record in trained]
+    assert used == [{"ecsq:4"}, {"ecsq:3"}, {"ecsq:2"}]
+
+
 def test_a_run_with_a_codec_per_client(tmp_path: Path) -> None:
     """Half of the clients come rarely; the record names each one's codec and the reason."""
     settings = ("upload.codec=auto", "upload.rate_end=3", "clients.count=6", "cohort.fraction=0.34", "run.rounds=12")

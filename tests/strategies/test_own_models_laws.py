@@ -65,6 +65,9 @@ def test_what_is_shared_is_fedavgs(play: Any, name: str, options: list[str], see
     played, plain = play(seed, 3, name, *options, cohorts=cohorts), play(seed, 3, "fedavg", cohorts=cohorts)
     shared = part("cluster0", played.model) if name == "ifca" else played.model
     assert content_hash(shared) == content_hash(plain.model)
+    if name in ("ditto", "ifca"):  # what is reported is of the training that the update comes from
+        told = [[{i: (r.steps, r.loss) for i, r in reports.items()} for reports in p.reports] for p in (played, plain)]
+        assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("name", ONE_MODEL)

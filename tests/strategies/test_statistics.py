@@ -80,3 +80,11 @@ def test_a_devices_own_model_has_those_of_what_it_was_trained_as(
         np.testing.assert_allclose(own, plain[statistic], atol=1e-5)  # one step: of the model that arrived
         if name == "pfedme":
             np.testing.assert_allclose(played.weights[statistic], own, atol=1e-6)
+
+
+def test_fedreps_body_keeps_them_while_its_head_is_trained(rounds: Any, normalised: list[Trainer]) -> None:
+    """One step of the body moves them once, whatever the head was trained before."""
+    words = ("strategy.name=fedrep", 'strategy.personal=["2.*"]', "strategy.head_epochs=3", "train.batch_size=8")
+    found, plain = (rounds(normalised[:1], 1, *more).weights for more in (words, words[-1:]))
+    for statistic in STATISTICS:
+        np.testing.assert_allclose(found[statistic], plain[statistic], atol=1e-6)
