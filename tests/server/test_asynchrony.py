@@ -287,6 +287,23 @@ def test_a_client_that_vanished_frees_its_place_and_is_not_asked_until_it_calls(
         assert gone not in world.c.at_work()
 
 
+def test_one_that_vanished_is_invited_to_the_same_version_again_when_it_calls() -> None:
+    world = buffered(buffer=9, concurrency=lambda _: CLIENTS)
+    gone, *others = world.c.at_work()
+    world.now = 5.0
+    world.ask(gone)
+    before = world.work[gone]
+    world.now = 9.0
+    for client in others:
+        world.ask(client)
+    for world.now in (10.0, 15.0):  # the round's time, extended; and its own
+        world.tick()
+    assert set(world.c.at_work()) == set(others)
+    world.ask(gone)
+    assert world.work[gone].round == before.round
+    assert world.work[gone].id != before.id
+
+
 @pytest.mark.parametrize("least", [2, CLIENTS])
 def test_a_buffer_that_nobody_can_fill_closes_with_what_it_has(least: int) -> None:
     world = buffered(buffer=9, concurrency=lambda _: CLIENTS, min_updates=least)
