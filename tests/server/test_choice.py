@@ -45,9 +45,10 @@ def test_a_slow_device_codes_with_the_cheaper_model() -> None:
 
 def test_an_upload_may_take_a_tenth_of_training_or_of_the_deadline() -> None:
     """A million parameters at 0.3 bits (rate 3) are 37.5 kB, at 0.12 (rate 4) 15 kB; a tenth of 10 s is 1 s."""
-    for seconds in ({"train_seconds": 10.0}, {"train_seconds": 0.0, "deadline_s": 10.0}):
+    for train, deadline in ((10.0, 0.0), (0.0, 10.0)):
+        facts = dataclasses.replace(REGULAR, train_seconds=train, deadline_s=deadline)
         for link, expected in ((1e9, 3.0), (38e3, 3.0), (37e3, 4.0), (15e3, 4.0), (14e3, 6.0), (1.0, 6.0)):
-            assert rate(dataclasses.replace(REGULAR, link_up=link, **seconds)) == expected, link
+            assert rate(dataclasses.replace(facts, link_up=link)) == expected, link
     assert rate(dataclasses.replace(REGULAR, link_up=1.0, train_seconds=0.0)) == 3.0, "nothing to compare with"
 
 
