@@ -3,7 +3,8 @@
 Each client keeps a tensor, zeros at first; the server keeps the mean over all that are enrolled, and adds to it what a
 round changed. The papers have N clients from the first round on. Here devices join at any time, with zeros: the sum
 over all stays as it is, so that the mean shrinks. If it did not, the difference would stay for good, and the model
-would settle beside the optimum by as much.
+would settle beside the optimum by as much. What a client kept stays in the mean if it never comes back, or comes back
+with an empty vault: the papers have no clients that leave either.
 """
 
 from __future__ import annotations
