@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -336,10 +336,17 @@ class Coordinator(ABC):
         kept = (Fate.OPEN, Fate.COUNTED)
         self.leases = {ticket: lease for ticket, lease in self.leases.items() if lease.fate in kept}
 
-    def _unwilling(self, asked: Iterable[Lease]) -> list[Action]:
-        """Nobody is left: end the run if that is because all of ``asked`` declined."""
-        declined = all(lease.fate is Fate.DECLINED for lease in asked)
-        return self._finish(f"every client declined round {self.round}") if declined else []
+    def _unwilling(self, asked: Collection[Lease]) -> list[Action]:
+        """Nobody is left: end the run if that is because most of ``asked`` declined, as when training diverges, and the
+        others were refused. Where it is for refusals, they are asked again at the deadline."""
+        declined, rejected = count(asked, Fate.DECLINED), count(asked, Fate.REJECTED)
+        if declined + rejected < len(asked) or declined <= rejected:
+            return []
+        if not rejected:
+            return self._finish(f"every client declined round {self.round}")
+        return self._finish(
+            f"nobody is left in round {self.round}: {declined} declined, the updates of {rejected} were refused"
+        )
 
     def _close(self) -> list[Action]:
         self.phase = Phase.STEPPING

@@ -122,6 +122,16 @@ def test_when_everybody_declines_the_run_ends_and_says_so() -> None:
     assert c.declined(grant(c, "id1").lease.id, 1.0) == [Finish("every client declined round 1")]
 
 
+@pytest.mark.parametrize(("ends", "over"), [("ddr", True), ("drd", True), ("drr", False), ("dr", False), ("rr", False)])
+def test_a_run_ends_where_most_decline_and_the_others_updates_are_refused(ends: str, over: bool) -> None:
+    c = coordinator(len(ends))
+    enrol(c, len(ends))
+    for i, end in enumerate(ends):
+        actions = (c.declined if end == "d" else c.rejected)(grant(c, f"id{i}").lease.id, 1.0)
+    assert (actions == [Finish("nobody is left in round 1: 2 declined, the updates of 1 were refused")]) is over
+    assert over or (actions == [] and isinstance(c.tick(c.deadline)[-1], Issue))  # asked once more
+
+
 def test_who_was_rejected_is_invited_again_when_the_deadline_is_extended() -> None:
     c = coordinator(1)
     enrol(c, 1)
