@@ -19,19 +19,20 @@ def claim(store: Store, spec: Spec, plan: Plan, central: Central | None) -> str:
     Raises StoreError for the store of another spec or seed, and for a plan that would make untrue what the run's ledger
     says.
     """
+    promised = pledge(plan, central)
     with store.transaction():
         known = store.meta("spec")
         if known is None:
             store.set_meta("spec", spec.to_json())
             store.set_meta("run_id", secrets.token_hex(8))
             store.set_meta("seed", str(plan.run.seed))
-            store.set_meta("pledge", json.dumps(pledge(plan, central)))
+            store.set_meta("pledge", json.dumps(promised))
         elif Spec.from_json(known) != spec or store.meta("seed") != str(plan.run.seed):
             raise StoreError(
                 "The store in this run's directory is of another model or run.seed. Choose another run.name, or "
                 "start over with --fresh."
             )
-        _keep(json.loads(store.meta("pledge") or "{}"), pledge(plan, central))
+        _keep(json.loads(store.meta("pledge") or "{}"), promised)
         return store.meta("run_id") or ""
 
 

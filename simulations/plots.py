@@ -80,10 +80,7 @@ def accuracy_by_round(result: Result, baseline: Result | None) -> Plot | None:
         return None
     figure, (axes,) = canvas()
     axes.set_xlabel("round")
-    if theirs:
-        axes.plot(*_columns(theirs), color=C, linestyle=_DASH)
-    axes.plot(*_columns(ours), color=A)
-    _mark_last(axes, ours)
+    _curves(axes, ours, theirs)
     kept = [at for at in ours[:-1] if at[0] == result.summary.best_round]
     axes.plot(*_columns(kept), "o", color=B, markersize=4.5, markeredgewidth=0)
     percent_axis(axes)
@@ -103,10 +100,7 @@ def accuracy_by_bytes(result: Result, baseline: Result | None) -> Plot | None:
         return None
     figure, (axes,) = canvas()
     axes.set_xlabel("bytes sent so far, both directions")
-    if theirs:
-        axes.plot(*_columns(theirs), color=C, linestyle=_DASH)
-    axes.plot(*_columns(ours), color=A)
-    _mark_last(axes, ours)
+    _curves(axes, ours, theirs)
     sent = [n for n, _ in (*ours, *theirs)]
     log_bytes_axis(axes, min(sent), max(sent))
     percent_axis(axes)
@@ -125,10 +119,7 @@ def accuracy_by_time(result: Result, baseline: Result | None) -> Plot | None:
     what = "virtual time" if result.summary.virtual else "time"
     figure, (axes,) = canvas()
     axes.set_xlabel(what)
-    if theirs:
-        axes.plot(*_columns(theirs), color=C, linestyle=_DASH)
-    axes.plot(*_columns(ours), color=A)
-    _mark_last(axes, ours)
+    _curves(axes, ours, theirs)
     time_axis(axes.xaxis, max(at for at, _ in (*ours, *theirs)))
     percent_axis(axes)
     alt = f"Accuracy against {what}: {units.share(ours[-1][1])} after {units.duration(ours[-1][0])}."
@@ -224,7 +215,7 @@ def time_by_round(result: Result) -> Plot | None:
     return Plot("time", title, to_svg(figure, "ti"), f"{alt}.", keys, note)
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _columns(points: Sequence[_Point]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
@@ -244,7 +235,7 @@ def _elapsed(rounds: Sequence[RoundRecord]) -> Iterable[float]:
     return (r.elapsed for r in rounds)
 
 
-def _same_accuracy(ours: Sequence[tuple[float, float]], theirs: Sequence[tuple[float, float]]) -> str:
+def _same_accuracy(ours: Sequence[_Point], theirs: Sequence[_Point]) -> str:
     """What either run had sent when it first reached the accuracy that both reach."""
     target = min(max(value for _, value in points) for points in (ours, theirs))
     here, there = (next(n for n, value in points if value >= target) for points in (ours, theirs))
@@ -259,13 +250,17 @@ def _spent(clients: Sequence[ClientRecord], inline: bool) -> tuple[float, float]
     return slowest.train_seconds, slowest.encode_seconds
 
 
-def _mark_last(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    axes.plot(*_columns(points[-1:]), "o", color=A, markersize=4.5, markeredgewidth=0)
+def _curves(axes: Axes, ours: Sequence[_Point], theirs: Sequence[_Point]) -> None:
+    """This run's accuracies, their last marked, over the uncompressed run's, if there is one."""
+    if theirs:
+        axes.plot(*_columns(theirs), color=C, linestyle=_DASH)
+    axes.plot(*_columns(ours), color=A)
+    axes.plot(*_columns(ours[-1:]), "o", color=A, markersize=4.5, markeredgewidth=0)
 
 
 def _curve_keys(theirs: Sequence[object]) -> tuple[Key, ...]:
     return (Key("a", "line", "this run"), Key("c", "dash", "uncompressed")) if theirs else ()
 
 
-def _versus(theirs: Sequence[tuple[float, float]]) -> str:
+def _versus(theirs: Sequence[_Point]) -> str:
     return f" Uncompressed: {units.share(theirs[-1][1])} at the end." if theirs else ""

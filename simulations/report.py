@@ -94,7 +94,8 @@ def _facts(result: Result, baseline: Result | None) -> dict[str, Any]:
     summary = result.summary
     reference = baseline.summary.accuracy if baseline else summary.baseline_accuracy
     rows = client_rows(result.rounds, summary.parameters)
-    alone = on_clients(result.rounds) and reference is None
+    clients_only = on_clients(result.rounds)
+    alone = clients_only and reference is None
     spreads = own(result.rounds, summary.clients)
     try:
         plan = (result.run_dir / _PLAN).read_text(encoding="utf-8")
@@ -108,7 +109,7 @@ def _facts(result: Result, baseline: Result | None) -> dict[str, Any]:
         "held_out": any(row.held_out for row in rows),
         "private": any(row.epsilon > 0 for row in rows),
         "rounds": result.rounds,
-        "on_clients": on_clients(result.rounds),
+        "on_clients": clients_only,
         "curves": {metric: dict(curve(result.rounds, metric)) for metric in ("accuracy", "loss")},
         "own": spreads if len(spreads) > 1 else {},
         "rates": rates(result.run_dir / _PLAN, result.rounds),

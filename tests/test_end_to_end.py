@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_local_privacy_spends_and_says_so(tmp_path: Path) -> None:
     assert 0 < max(epsilons[0]) < max(epsilons[1]) == pytest.approx(result.summary.epsilon)
 
 
-def test_a_users_own_task_runs_on_server_and_clients_over_tls(tmp_path: Path) -> None:
+def test_a_users_own_task_runs_on_server_and_clients_over_tls(tmp_path: Path, devices: Any, port_of: Any) -> None:
     make = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 1 -subj /CN=localhost"
     subprocess.run(
         [*make.split(), "-addext", "subjectAltName=DNS:localhost"], cwd=tmp_path, check=True, capture_output=True
@@ -116,15 +116,8 @@ def test_a_users_own_task_runs_on_server_and_clients_over_tls(tmp_path: Path) ->
     ]  # fmt: skip
     with subprocess.Popen([*CLI, "server", *words, "--linger", "3"], stdout=subprocess.PIPE, text=True) as server:
         try:
-            port = _port(server)
-            clients = [
-                subprocess.Popen(
-                    [*CLI, "client", f"localhost:{port}", *words, "--name", f"c{i}", "--shard", str(i), "--vault",
-                     str(tmp_path / f"vault{i}"), "--ca", str(tmp_path / "cert.pem")],
-                    stdout=subprocess.PIPE, text=True,
-                )
-                for i in range(2)
-            ]  # fmt: skip
+            address = f"localhost:{port_of(server)}"
+            clients = devices(2, address, words, tmp_path, "--ca", str(tmp_path / "cert.pem"))
             for client in clients:
                 output, _ = client.communicate(timeout=90)
                 assert client.returncode == 0, output
@@ -137,7 +130,9 @@ def test_a_users_own_task_runs_on_server_and_clients_over_tls(tmp_path: Path) ->
     assert (tmp_path / "wine" / "report.html").stat().st_size > 10_000
 
 
-def test_a_server_killed_in_mid_run_resumes_the_round_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_server_killed_in_mid_run_resumes_the_round_and_loses_nothing(
+    tmp_path: Path, devices: Any, port_of: Any
+) -> None:
     words = [
         "digits",
         f"run.out={tmp_path}",
@@ -147,8 +142,8 @@ def test_a_server_killed_in_mid_run_resumes_the_round_and_loses_nothing(tmp_path
         "server.long_poll_s=3",
     ]
     first = subprocess.Popen([*CLI, "server", *words], stdout=subprocess.PIPE, text=True)
-    port = _port(first)
-    clients = _devices(2, port, words, tmp_path)
+    port = port_of(first)
+    clients = devices(2, f"127.0.0.1:{port}", words, tmp_path)
     assert first.stdout is not None
     for line in first.stdout:
         if line.startswith(("round 2/", "round  2/")):
@@ -169,7 +164,9 @@ def test_a_server_killed_in_mid_run_resumes_the_round_and_loses_nothing(tmp_path
     assert all(r.updates == 2 for r in rounds)
 
 
-def test_without_rounds_a_killed_client_costs_its_own_update_and_nothing_else(tmp_path: Path) -> None:
+def test_without_rounds_a_killed_client_costs_its_own_update_and_nothing_else(
+    tmp_path: Path, devices: Any, port_of: Any
+) -> None:
     words = [
         "digits", f"run.out={tmp_path}", "run.rounds=20", "clients.count=5", "run.name=buffered",
         "server.long_poll_s=3", "cohort.buffer=3", "cohort.deadline_s=5", "train.max_steps=20",
@@ -177,8 +174,7 @@ def test_without_rounds_a_killed_client_costs_its_own_update_and_nothing_else(tm
     with subprocess.Popen([*CLI, "server", *words, "--linger", "3"], stdout=subprocess.PIPE, text=True) as server:
         clients = []
         try:
-            port = _port(server)
-            clients = _devices(5, port, words, tmp_path)
+            clients = devices(5, f"127.0.0.1:{port_of(server)}", words, tmp_path)
             first, *others = clients
             assert first.stdout is not None
             for line in first.stdout:
@@ -202,13 +198,13 @@ def test_without_rounds_a_killed_client_costs_its_own_update_and_nothing_else(tm
     assert sum(len(r.clients["c0"].staleness) for r in rounds if "c0" in r.clients) <= 2, "it did not live longer"
 
 
-def test_ship_makes_a_smaller_model_that_a_client_fetches(tmp_path: Path) -> None:
+def test_ship_makes_a_smaller_model_that_a_client_fetches(tmp_path: Path, port_of: Any) -> None:
     result = run(tmp_path, "engine.name=processes", "run.rounds=12", "train.epochs=5", "ship.epochs=40")
     shipped = fedpress("ship", str(result.run_dir))
     assert shipped.returncode == 0, shipped.stderr
     words = [f"run.out={tmp_path}", "run.rounds=12", "clients.count=3", "server.long_poll_s=5"]
     with subprocess.Popen([*CLI, "server", *words, "--linger", "60"], stdout=subprocess.PIPE, text=True) as server:
-        port = _port(server)
+        port = port_of(server)
         vault = result.run_dir / "clients" / "client-000"
         fetched = fedpress("fetch", f"127.0.0.1:{port}", "--vault", str(vault), "--to", str(tmp_path / "model.onnx"))
         server.terminate()
@@ -275,26 +271,3 @@ def test_ctrl_c_stops_cleanly_and_the_run_resumes(tmp_path: Path) -> None:
     again = fedpress("simulate", *words, "run.rounds=" + str(done + 2), "--resume")
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "cut" / "summary.json").read_text())["rounds"] == done + 2
-
-
-def _devices(count: int, port: int, words: list[str], out: Path) -> list[subprocess.Popen[str]]:
-    """Clients c0, c1 ... of a server on this machine, each with its shard of the task and a vault of its own."""
-    return [
-        subprocess.Popen(
-            [*CLI, "client", f"127.0.0.1:{port}", *words, "--name", f"c{i}", "--shard", str(i), "--vault",
-             str(out / f"vault{i}")],
-            stdout=subprocess.PIPE, text=True,
-        )
-        for i in range(count)
-    ]  # fmt: skip
-
-
-def _port(server: subprocess.Popen[str]) -> int:
-    """The port a server says it listens on."""
-    assert server.stdout is not None
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        line = server.stdout.readline()
-        if "listening on" in line:
-            return int(line.split("listening on ")[1].split(" ")[0].rsplit(":", 1)[1])
-    raise AssertionError("the server never listened")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,14 +28,8 @@ def entries(run: Path) -> list[Entry]:
         kept.close()
 
 
-def served(words: list[str], port: int = 0) -> tuple[subprocess.Popen[str], int]:
-    more = [f"server.port={port}"] if port else []
-    server = subprocess.Popen([*CLI, "server", *words, *more, "--linger", "3"], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    for line in server.stdout:
-        if "listening on" in line:
-            return server, int(line.split("127.0.0.1:")[1].split()[0])
-    raise AssertionError("the server said nothing")
+def served(words: list[str], *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*CLI, "server", *words, *more, "--linger", "3"], stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(
@@ -44,21 +39,17 @@ def served(words: list[str], port: int = 0) -> tuple[subprocess.Popen[str], int]
         ("local", ["train.max_steps=5"]),
     ],
 )
-def test_a_restart_in_the_middle_changes_nothing_in_the_ledger(tmp_path: Path, mode: str, more: list[str]) -> None:
+def test_a_restart_in_the_middle_changes_nothing_in_the_ledger(
+    tmp_path: Path, devices: Any, port_of: Any, mode: str, more: list[str]
+) -> None:
     words = [
         "digits", f"run.out={tmp_path}", "run.name=run", f"run.rounds={ROUNDS}", f"clients.count={CLIENTS}",
         "server.long_poll_s=3", *more, "--privacy", mode, "--epsilon", "3",
     ]  # fmt: skip
     split = ["digits", f"clients.count={CLIENTS}"]
-    first, port = served(words)
-    devices = [
-        subprocess.Popen(
-            [*CLI, "client", f"127.0.0.1:{port}", *split, "--name", f"c{i}", "--shard", str(i), "--vault",
-             str(tmp_path / f"vault{i}")],
-            stdout=subprocess.PIPE, text=True,
-        )
-        for i in range(CLIENTS)
-    ]  # fmt: skip
+    first = served(words)
+    port = port_of(first)
+    clients = devices(CLIENTS, f"127.0.0.1:{port}", split, tmp_path)
     assert first.stdout is not None
     for line in first.stdout:
         if "round" in line and f"2/{ROUNDS}" in line:
@@ -67,11 +58,10 @@ def test_a_restart_in_the_middle_changes_nothing_in_the_ledger(tmp_path: Path, m
     first.wait(10)
     first.stdout.close()
     before = entries(tmp_path / "run")
-    second, _ = served(words, port)
-    with second:
-        for device in devices:
-            output, _ = device.communicate(timeout=90)
-            assert device.returncode == 0, output
+    with served(words, f"server.port={port}") as second:
+        for client in clients:
+            output, _ = client.communicate(timeout=90)
+            assert client.returncode == 0, output
         second.communicate(timeout=30)
     after = entries(tmp_path / "run")
     assert after[: len(before)] == before
