@@ -144,7 +144,9 @@ class StrategySection(Section):
 class Upload(Section):
     """Device to server."""
 
-    codec: str = Field("ef:0.9+predict:0.5+ecsq:3", description="the update's codec chain; auto: per client and round")
+    codec: str = Field(
+        "ef:0.9+predict:0.5+nmse:0.5", description="the update's codec chain; auto: per client and round"
+    )
     rate_end: float = Field(0.0, ge=0, description="rate of ecsq or dither in the last round, linearly; 0: constant")
 
     @field_validator("codec")
@@ -162,7 +164,7 @@ class Upload(Section):
 class Download(Section):
     """Server to device."""
 
-    codec: str = Field("ecsq:3,ladder=true", description="the codec of deltas (or of whole models in mode full)")
+    codec: str = Field("nmse:0.5,ladder=true", description="the codec of deltas (or of whole models in mode full)")
     mode: Literal["delta", "full"] = Field("delta", description="send what changed since the device's version, or all")
     history: int = Field(50, ge=1, description="versions whose deltas are kept for devices that missed rounds")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fedpress.client.learner import Learner
 from fedpress.client.pace import Pace
@@ -22,7 +22,7 @@ from fedpress.client.vault import Kept, Pending
 from fedpress.compression.codec import Codec, Context, State, assumed
 from fedpress.compression.grouped import per_group
 from fedpress.compression.memory import tag
-from fedpress.compression.payload import seal, unseal
+from fedpress.compression.payload import sealed, unseal
 from fedpress.compression.registry import parse
 from fedpress.compression.stream import Stream
 from fedpress.errors import BudgetSpent, SpecError
@@ -31,6 +31,9 @@ from fedpress.privacy import accounting
 from fedpress.privacy.accounting import History
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import SHORT, checksum, put_metrics
+
+#: More than this is said to be this: a report's numbers are float32, and bounded.
+_MOST_ENERGY: Final = 1e18
 
 
 class Done(NamedTuple):
@@ -116,8 +119,9 @@ def perform(
     if probe is not None:
         probe(Encoding(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode")))
     began = pace.now()
-    payload, residual = seal(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode"))
+    payload, residual, _, loss = sealed(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode"))
     report.encode_seconds = pace.took(began, encoded=spec.size)
+    report.given, report.lost = (min(energy, _MOST_ENERGY) for energy in loss)
     if len(payload) > ticket.max_update_bytes:
         return Declined(
             f"the update has {len(payload)} bytes, more than the {ticket.max_update_bytes} allowed", history

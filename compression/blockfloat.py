@@ -55,7 +55,7 @@ class _BlockFloat(Stage):
     _absolute: ClassVar[float]
     _relative: ClassVar[float]
     unbiased: ClassVar[bool] = False  #: rounding is deterministic
-    contractive: ClassVar[bool] = True  #: rounding to the nearest, with zero among the choices
+    keeps: ClassVar[float] = 0.0  #: beside one large number all others of a block may be lost
 
     def __post_init__(self) -> None:
         if self.block < 1:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from fedpress.compression.codec import Bytes, Context, State, Wire, assumed, part, prefixed
+from fedpress.compression.codec import PROGRESS, Bytes, Context, Loss, State, Trip, Wire, assumed, part, prefixed
 from fedpress.compression.options import Options
 from fedpress.compression.stage import Stage
 from fedpress.compression.stream import Stream
@@ -60,9 +60,15 @@ class Chain(Options):
         return all(stage.unbiased for stage in self.stages)
 
     @property
+    def keeps(self) -> float:
+        """A share of a share; what nothing is promised of stays so."""
+        shares = [stage.keeps for stage in self.stages]
+        return math.prod(shares) if min(shares) >= 0 else -1.0
+
+    @property
     def contractive(self) -> bool:
-        """If all stages are: a share of a share is lost."""
-        return all(stage.contractive for stage in self.stages)
+        """See ``Codec.contractive``."""
+        return self.keeps >= PROGRESS
 
     def init(self, spec: Spec) -> State:
         """The states of the stages, under their positions."""
@@ -95,6 +101,11 @@ class Chain(Options):
             remembered = assumed(stage, part(state, str(i)), of)
             tensors, _ = stage.decode(Wire(sides[i], tensors), remembered, context, of)
         return Wire(self._joined(sides, wire.side, spec), wire.rest), prefixed(states), tensors
+
+    def trip(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> Trip:
+        """See ``Codec.trip``."""
+        wire, new, arrived = self.echo(tensors, state, context, rng)
+        return Trip(wire, new, arrived, Loss.of(tensors, arrived))
 
     def _all_but_last(
         self, tensors: Tensors, state: State, context: Context, rng: Stream

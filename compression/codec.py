@@ -10,8 +10,10 @@ The laws, which one suite (``tests/compression/test_laws.py``) holds against eve
    A malformed payload raises ``DecodeError`` in bounded time; so does a NaN or an infinity in it.
 5. **State is returned, never mutated.** A sender commits the new state only when the receiver acknowledged the payload,
    a receiver its own together with the acknowledgement.
-6. **Contractive where it says so.** With ``contractive`` true, the squared error of a round trip is, in the mean over
-   seeds, at most the squared norm of what was encoded: feedback around it cannot diverge.
+6. **Progress.** The squared error of a round trip is, in the mean over seeds, at most ``1 - keeps`` times the squared
+   norm of what was encoded, on every input, where ``keeps`` is not negative. ``contractive`` says that ``keeps`` is at
+   least ``PROGRESS``: with feedback around it everything arrives in the end (Karimireddy et al. 2019's compressors).
+   Numbers below 2**-100 count as zeros.
 7. **Both ends remember alike.** What a receiver remembers the sender has too, under the same names in its own state,
    and after each payload to the same bits (``assumed``).
 
@@ -25,13 +27,17 @@ beforehand what will be left, which is how the decoder knows every shape without
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
+
+from fedpress.compression.native import kernels
 from fedpress.compression.stream import Stream
-from fedpress.params import Spec, Tensors
+from fedpress.params import Spec, Tensors, subtract
 
 #: A payload or a piece of one. Decoders read through views, so that a raw model is not copied.
 Bytes: TypeAlias = bytes | memoryview
@@ -54,11 +60,45 @@ class Context:
     step: Tensors | None = None
 
 
+#: The least share of the energy of any input that a ``contractive`` codec keeps.
+PROGRESS: Final = 0.05
+
+
 class Wire(NamedTuple):
     """One codec's output: its own bytes, and the tensors left for the next codec ({} when it is the last)."""
 
     side: Bytes
     rest: Tensors
+
+
+class Loss(NamedTuple):
+    """What a lossy encoding was ``given`` and what it ``lost`` of it, as energies (sums of squares)."""
+
+    given: float
+    lost: float
+
+    @property
+    def share(self) -> float:
+        """The share of the energy that was lost (the normalised squared error); 0 where nothing was given."""
+        return self.lost / self.given if self.given > 0 else 0.0
+
+    @classmethod
+    def of(cls, given: Tensors, arrived: Tensors) -> Loss:
+        """Of tensors and of what became of them; the same float64 on every platform."""
+        return cls(energy(given), energy(subtract(given, arrived)))
+
+
+class Trip(NamedTuple):
+    """An encoding, and what its receiver makes of it.
+
+    ``arrived``: the tensors as the receiver decodes them. ``loss``: of what was encoded, which with feedback is the
+    update and what earlier ones lost.
+    """
+
+    wire: Wire
+    state: State
+    arrived: Tensors
+    loss: Loss
 
 
 class Codec(Protocol):
@@ -81,8 +121,13 @@ class Codec(Protocol):
         """The mean over seeds of what is decoded is what was encoded."""
 
     @property
+    def keeps(self) -> float:
+        """The share of the energy of any input that arrives at least, in the mean; 0 where only this is promised, that
+        no more is lost than there was; negative where not even that is."""
+
+    @property
     def contractive(self) -> bool:
-        """The squared error is, in the mean, at most the squared norm: what error feedback needs."""
+        """``keeps`` is at least ``PROGRESS``: what error feedback needs."""
 
     def init(self, spec: Spec) -> State:
         """What a *sender* remembers before its first payload; ``NOTHING`` if it needs no memory."""
@@ -95,6 +140,9 @@ class Codec(Protocol):
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
         """Encode float32 ``tensors``. ``rng`` is the sender's own randomness. Returns the wire and the *new* state."""
+
+    def trip(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> Trip:
+        """``encode``, and what the receiver will make of it. Of a codec that finishes the job."""
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """Inverse of ``encode`` up to the error bound; ``state`` is the receiver's. Raises DecodeError."""
@@ -120,3 +168,8 @@ def part(state: State, key: str) -> State:
 def assumed(codec: Codec, state: State, spec: Spec) -> State:
     """What the receiver remembers, as a sender with ``state`` knows it (law 7)."""
     return {name: state[name] for name in codec.memory(spec)}
+
+
+def energy(tensors: Tensors) -> float:
+    """The sum of squares of all numbers; the same float64 on every platform."""
+    return math.fsum(kernels.sum_squares(np.ravel(array)) for array in tensors.values())

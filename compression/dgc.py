@@ -27,7 +27,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from fedpress.compression.chain import Chain
-from fedpress.compression.codec import Context, State, Wire, part, prefixed
+from fedpress.compression.codec import Context, State, Trip, Wire, part, prefixed
 from fedpress.compression.sparse import Sparse
 from fedpress.compression.stage import Stage
 from fedpress.compression.stream import Stream
@@ -67,30 +67,30 @@ class DGC(Wrapper):
         parts = {_VELOCITY: zeros(spec), _RESIDUAL: zeros(spec), INNER: self.inner.init(spec)}
         return {ROUND: np.array(0, np.int64), **prefixed(parts)}
 
-    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
-        """Encode the residual with its momentum. Raises SpecError if the state is of another model."""
+    def trip(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> Trip:
+        """Of the residual with its momentum. Raises SpecError if the state is of another model."""
         spec = Spec.of(tensors)
         past = self._recall(state, _VELOCITY, spec)
         momentum = np.float32(faded(self.momentum, context.round - int(state[ROUND])))
         velocity = add(tensors, {n: momentum * a for n, a in past.items()})
         waiting = add(self._recall(state, _RESIDUAL, spec), velocity)
-        wire, inner, arrived = self._at(context.round).echo(waiting, part(state, INNER), context, rng)
-        kept = {n: np.where(arrived[n] == 0, a, np.float32(0)) for n, a in velocity.items()}
-        parts = {_VELOCITY: kept, _RESIDUAL: subtract(waiting, arrived), INNER: inner}
-        return wire, {ROUND: np.array(context.round, np.int64), **prefixed(parts)}
+        made = self._sent(self._at(context.round), waiting, part(state, INNER), context, rng)
+        kept = {n: np.where(made.arrived[n] == 0, a, np.float32(0)) for n, a in velocity.items()}
+        parts = {_VELOCITY: kept, _RESIDUAL: subtract(waiting, made.arrived), INNER: made.state}
+        return made._replace(state={ROUND: np.array(context.round, np.int64), **prefixed(parts)})
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """As the inner codec at the round's density. Raises DecodeError."""
-        tensors, inner = self._at(context.round).decode(wire, part(state, INNER), context, spec)
+        tensors, inner = self._received(self._at(context.round), wire, part(state, INNER), context, spec)
         return tensors, prefixed({INNER: inner})
 
     def error_bound(self, tensors: Tensors) -> float:
         """The largest of any round, for a first update."""
-        return max(self._halved(times).error_bound(tensors) for times in range(self._halvings + 1))
+        return max(self._bound(self._halved(times), tensors) for times in range(self._halvings + 1))
 
     def max_bytes(self, spec: Spec) -> int:
         """The most of any round."""
-        return max(self._halved(times).max_bytes(spec) for times in range(self._halvings + 1))
+        return max(self._most(self._halved(times), spec) for times in range(self._halvings + 1))
 
     @property
     def _halvings(self) -> int:

@@ -40,8 +40,6 @@ _LARGEST: Final = 2.0**112
 _HEAD: Final = scales.WIDTH + 2
 #: How near u must be to a half for a level other than zero to be thought likely, more likely, and very likely.
 _NEAR: Final = (0.35, 0.2, 0.08)
-#: Above this the mean squared error, with a step rounded up, may exceed the squared norm: sqrt(12) / (1 + 1/128).
-_CONTRACTIVE: Final = 3.43
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,10 @@ class Dither(Stage):
             raise CodecError(f"Expected a rate from 1/256 to 256, got {self.rate} (dither.rate).")
 
     @property
-    def contractive(self) -> bool:
-        """Up to a rate of 3.43."""
-        return self.rate <= _CONTRACTIVE
+    def keeps(self) -> float:
+        """A twelfth of the squared step is lost, with a step rounded up."""
+        kept = 1 - (self.rate * (1 + 1 / 128)) ** 2 / 12
+        return kept if kept >= 0 else -1.0
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
         """Step, salt, levels."""

@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from fedpress.compression.codec import Context, State, Wire, part, prefixed
+from fedpress.compression.codec import Context, State, Trip, Wire, part, prefixed
 from fedpress.compression.stream import Stream
 from fedpress.compression.wrapper import INNER, Wrapper
 from fedpress.errors import CodecError
@@ -55,16 +55,17 @@ class EF21(Wrapper):
         """The same last update, and what the inner codec's receiver remembers."""
         return prefixed({_LAST: zeros(spec), INNER: self.inner.memory(spec)})
 
-    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
-        """Encode what differs from the last update. Raises SpecError if that is of another model."""
+    def trip(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> Trip:
+        """Of what differs from the last update. Raises SpecError if that is of another model."""
         foreseen = self._foreseen(state, Spec.of(tensors))
-        wire, inner, arrived = self.inner.echo(subtract(tensors, foreseen), part(state, INNER), context, rng)
-        return wire, prefixed({_LAST: add(foreseen, arrived), INNER: inner})
+        made = self._sent(self.inner, subtract(tensors, foreseen), part(state, INNER), context, rng)
+        arrived = add(foreseen, made.arrived)
+        return made._replace(arrived=arrived, state=prefixed({_LAST: arrived, INNER: made.state}))
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """The last update and what is new. Raises DecodeError; SpecError if ``state`` is of another model."""
         foreseen = self._foreseen(state, spec)
-        change, inner = self.inner.decode(wire, part(state, INNER), context, spec)
+        change, inner = self._received(self.inner, wire, part(state, INNER), context, spec)
         with np.errstate(over="ignore", invalid="ignore"):  # refused by whoever asks whether it is finite
             arrived = add(foreseen, change)
         return arrived, prefixed({_LAST: arrived, INNER: inner})

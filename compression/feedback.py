@@ -19,7 +19,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from fedpress.compression.codec import Context, State, Wire, part, prefixed
+from fedpress.compression.codec import Context, State, Trip, part, prefixed
 from fedpress.compression.plus import plus
 from fedpress.compression.stream import Stream
 from fedpress.compression.wrapper import INNER, ROUND, Wrapper, faded
@@ -48,13 +48,13 @@ class ErrorFeedback(Wrapper):
         """A residual of zeros (4 bytes per parameter), the round it is of, and the inner state."""
         return {ROUND: np.array(0, np.int64), **prefixed({_RESIDUAL: zeros(spec), INNER: self.inner.init(spec)})}
 
-    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
-        """Encode ``tensors`` plus what still counts of the residual. Raises SpecError if that is of another model."""
+    def trip(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> Trip:
+        """Of ``tensors`` plus what still counts of the residual. Raises SpecError if that is of another model."""
         residual = self._recall(state, _RESIDUAL, Spec.of(tensors))
         corrected = plus(tensors, self.share(context.round - int(state[ROUND])), residual)
-        wire, inner, arrived = self.inner.echo(corrected, part(state, INNER), context, rng)
-        kept = prefixed({_RESIDUAL: plus(corrected, -1.0, arrived), INNER: inner})
-        return wire, {ROUND: np.array(context.round, np.int64), **kept}
+        made = self._sent(self.inner, corrected, part(state, INNER), context, rng)
+        kept = prefixed({_RESIDUAL: plus(corrected, -1.0, made.arrived), INNER: made.state})
+        return made._replace(state={ROUND: np.array(context.round, np.int64), **kept})
 
     def share(self, rounds: int) -> float:
         """What still counts of a residual ``rounds`` later (1: none missed)."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fedpress.compression.codec import Bytes, Codec, Context, State, Wire, part, prefixed
+from fedpress.compression.codec import Bytes, Codec, Context, Loss, State, Trip, Wire, part, prefixed
 from fedpress.compression.layout import group
 from fedpress.compression.stream import Stream
 from fedpress.compression.varint import read_varint, varint
@@ -48,6 +48,11 @@ class Grouped:
         return self.inner.unbiased
 
     @property
+    def keeps(self) -> float:
+        """As the inner codec: each group keeps that share."""
+        return self.inner.keeps
+
+    @property
     def contractive(self) -> bool:
         """As the inner codec."""
         return self.inner.contractive
@@ -66,15 +71,26 @@ class Grouped:
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
         """Each group, its length in front."""
+        return self.trip(tensors, state, context, rng)[:2]
+
+    def trip(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> Trip:
+        """See ``Codec.trip``: the groups' losses together."""
         payloads: list[bytes] = []
         states: dict[str, State] = {}
+        arrived: dict[str, Array] = {}
+        losses: list[Loss] = []
         for label, some in _split(tensors):
             if not _changed(some):
                 payloads, states[label] = [*payloads, b""], part(state, label)
+                arrived.update(some)
                 continue
-            wire, states[label] = self.inner.encode(some, part(state, label), context, rng)
-            payloads.append(bytes(wire.side))
-        return Wire(_framed(payloads), {}), prefixed(states)
+            made = self.inner.trip(some, part(state, label), context, rng)
+            payloads.append(bytes(made.wire.side))
+            states[label] = made.state
+            arrived.update(made.arrived)
+            losses.append(made.loss)
+        loss = Loss(sum(loss.given for loss in losses), sum(loss.lost for loss in losses))
+        return Trip(Wire(_framed(payloads), {}), prefixed(states), {n: arrived[n] for n in tensors}, loss)
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """Inverse of ``encode``. Raises DecodeError."""

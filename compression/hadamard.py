@@ -47,7 +47,7 @@ class Hadamard(Stage):
     id: ClassVar[str] = "hadamard"
     commutes_with_sum: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True  #: a rotation is undone
-    contractive: ClassVar[bool] = True  #: nothing is lost
+    keeps: ClassVar[float] = 0.999  #: nothing but rounding is lost
 
     def __post_init__(self) -> None:
         if not 1 <= self.rounds <= 3:

@@ -28,7 +28,7 @@ class _Half(Stage):
     _absolute: ClassVar[float]
     _largest: ClassVar[float]
     unbiased: ClassVar[bool] = False  #: rounding is deterministic
-    contractive: ClassVar[bool] = True  #: rounding errs by less than the number
+    keeps: ClassVar[float] = 0.0  #: rounding errs by no more than the number, and makes small ones zero
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """2 bytes per parameter."""

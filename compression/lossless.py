@@ -47,7 +47,7 @@ class Lossless(Stage):
 
     id: ClassVar[str] = "lossless"
     unbiased: ClassVar[bool] = True  #: exact
-    contractive: ClassVar[bool] = True  #: nothing is lost
+    keeps: ClassVar[float] = 1.0  #: nothing is lost
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Coded, or raw where that is no longer."""

@@ -57,7 +57,7 @@ class Modular(Sparse):
     id: ClassVar[str] = "modular"
     commutes_with_sum: ClassVar[bool] = True
     unbiased: ClassVar[bool] = False  #: only of updates within ``clip``
-    contractive: ClassVar[bool] = False  #: what is sent stands for what is not, and is scaled up for it
+    keeps: ClassVar[float] = -1.0  #: what is sent stands for what is not, and is scaled up for it
 
     def __post_init__(self) -> None:
         super().__post_init__()

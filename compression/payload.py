@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from fedpress.compression.codec import Codec, Context, State, Wire
+from fedpress.compression.codec import Codec, Context, Loss, State, Wire
 from fedpress.compression.grouped import per_group
 from fedpress.compression.native import kernels
 from fedpress.compression.stream import Stream
@@ -12,17 +14,37 @@ from fedpress.errors import CodecError, DecodeError, SpecError
 from fedpress.params import Spec, Tensors
 
 
+class Sealed(NamedTuple):
+    """A payload; the sender's new ``state``, to be kept once acknowledged; ``arrived`` and ``loss`` as in ``Trip``."""
+
+    payload: bytes
+    state: State
+    arrived: Tensors
+    loss: Loss
+
+
 def seal(codec: Codec, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[bytes, State]:
     """The payload for finite float32 ``tensors``, and the sender's new state: keep it once acknowledged.
 
     Raises SpecError for other dtypes, NaN or infinity, or a state of another model; CodecError for an unfinished codec.
     """
+    wire, new = _checked(codec, tensors).encode(tensors, state, context, rng)
+    return bytes(wire.side), new
+
+
+def sealed(codec: Codec, tensors: Tensors, state: State, context: Context, rng: Stream) -> Sealed:
+    """As ``seal``, with what the receiver makes of it and what was lost."""
+    wire, new, arrived, loss = _checked(codec, tensors).trip(tensors, state, context, rng)
+    return Sealed(bytes(wire.side), new, arrived, loss)
+
+
+def _checked(codec: Codec, tensors: Tensors) -> Codec:
+    """``codec`` for the groups of ``tensors``, which it can encode. Raises as ``seal`` does."""
     spec = Spec.of(tensors)
     _finished(codec, spec)
     if bad := [n for n, a in tensors.items() if not kernels.finite(np.ravel(a))]:
         raise SpecError(f"Expected finite numbers to encode, got NaN or infinity in {', '.join(bad)}: did it diverge?")
-    wire, new = per_group(codec, spec).encode(tensors, state, context, rng)
-    return bytes(wire.side), new
+    return per_group(codec, spec)
 
 
 def unseal(

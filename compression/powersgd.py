@@ -51,7 +51,7 @@ class PowerSGD(Stage):
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     id: ClassVar[str] = "powersgd"
     unbiased: ClassVar[bool] = False  #: what is outside the subspace never arrives
-    contractive: ClassVar[bool] = True  #: a projection: what is lost is part of what there was
+    keeps: ClassVar[float] = 0.0  #: a projection: what is lost is part of what there was, and may be most of it
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= _WIDEST:

@@ -3,7 +3,8 @@
 The step that the server sent last is what all clients together did; a client's next update looks like it in part. Both
 ends hold it, so it costs nothing to subtract a share of it and to add it back (predictive coding as in speech and
 video; for federated updates see Yue et al. 2022, "Predictive Coding for Communication-Efficient Federated Learning").
-A device that does not know the step (its model came whole) sends unpredicted, and says so in one byte.
+A device that does not know the step (its model came whole) sends unpredicted, and says so in one byte. So does one
+whose update would grow by it: what is left to code is never more than there was.
 
 The share is fixed. That of least squares leaves less when the learning rate falls from round to round, yet accuracy and
 bits were worse with it: half of the last step, whatever the update says, also keeps the fleet moving, like momentum.
@@ -16,7 +17,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from fedpress.compression.codec import Context, State, Wire
+from fedpress.compression.codec import Context, State, Wire, energy
 from fedpress.compression.plus import plus
 from fedpress.compression.stage import Stage
 from fedpress.compression.stream import Stream
@@ -34,8 +35,7 @@ class Predict(Stage):
     needs_model: ClassVar[bool] = True
     id: ClassVar[str] = "predict"
     unbiased: ClassVar[bool] = True  #: what is taken off is added back
-    #: it loses nothing; but what is left for a lossy stage may be more than there was
-    contractive: ClassVar[bool] = True
+    keeps: ClassVar[float] = 1.0  #: it loses nothing, and leaves no more than there was
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 1:
@@ -46,10 +46,12 @@ class Predict(Stage):
         return spec
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
-        """Side: nothing, or one zero byte where the step is not known."""
-        if context.step is None:
-            return Wire(_UNPREDICTED, tensors), state
-        return Wire(b"", plus(tensors, -self.scale, context.step)), state
+        """Side: nothing, or one zero byte where the step is not known, or of no use."""
+        if context.step is not None:
+            rest = plus(tensors, -self.scale, context.step)
+            if energy(rest) <= energy(tensors):
+                return Wire(b"", rest), state
+        return Wire(_UNPREDICTED, tensors), state
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:  # noqa: ARG002
         """Raises DecodeError for another side, or a prediction from a step that this end does not have."""

@@ -46,9 +46,10 @@ class QSGD(Stage):
             raise CodecError(f"Expected a bucket of 1 or more numbers, got {self.bucket} (qsgd.bucket).")
 
     @property
-    def contractive(self) -> bool:
-        """If a quarter of a squared step per number is no more than the squared norm, with a step rounded up."""
-        return self.bucket * (1 + 1 / 128) ** 2 <= 4 * self.levels**2
+    def keeps(self) -> float:
+        """A quarter of a squared step per number is lost at most, with a step rounded up."""
+        kept = 1 - self.bucket * (1 + 1 / 128) ** 2 / (4 * self.levels**2)
+        return kept if kept >= 0 else -1.0
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Steps, then integers."""

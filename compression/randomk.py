@@ -42,9 +42,9 @@ class RandomK(Sparse):
             raise CodecError(f"Expected a block from 1 to {_LONGEST}, got {self.block} (randomk.block).")
 
     @property
-    def contractive(self) -> bool:
-        """Unless what is sent is scaled up."""
-        return not self.unbiased
+    def keeps(self) -> float:
+        """The share that is sent, in the mean, unless it is scaled up."""
+        return -1.0 if self.unbiased else self.density
 
     def kept(self, size: int) -> int:
         """The numbers sent: those of so many runs; the last run may be filled up."""

@@ -23,7 +23,7 @@ class Raw(Stage):
     id: ClassVar[str] = "raw"
     commutes_with_sum: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True  #: exact
-    contractive: ClassVar[bool] = True  #: nothing is lost
+    keeps: ClassVar[float] = 1.0  #: nothing is lost
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """4 bytes per parameter."""

@@ -26,6 +26,7 @@ from fedpress.compression.hadamard import Hadamard
 from fedpress.compression.half import Bf16, Fp16
 from fedpress.compression.lossless import Lossless
 from fedpress.compression.modular import Modular
+from fedpress.compression.nmse import Nmse
 from fedpress.compression.options import Option, build, options_of, read, values_of
 from fedpress.compression.powersgd import PowerSGD
 from fedpress.compression.predict import Predict
@@ -53,6 +54,7 @@ _STAGES: Final[Mapping[str, type[Stage]]] = {
         TopK,
         RandomK,
         Ecsq,
+        Nmse,
         Predict,
         Hadamard,
         Rotation,

@@ -76,9 +76,10 @@ class Rotation(Stage):
         return self.scale == "unbiased"
 
     @property
-    def contractive(self) -> bool:
-        """Least squares never err by more than there was."""
-        return self.scale == "mse"
+    def keeps(self) -> float:
+        """Half, in the mean: a sum with random signs is as large as its length often enough (Khintchine 1923; the
+        constant is Szarek's, 1976). Unbiased scales may err by more than there was."""
+        return 0.5 if self.scale == "mse" else -1.0
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Scales, then packed codes."""

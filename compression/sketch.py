@@ -44,7 +44,7 @@ class Sketch(Sparse):
     commutes_with_sum: ClassVar[bool] = True
     unbiased: ClassVar[bool] = False  #: small parameters never arrive
     #: cells hold more than one parameter; a table too small for the update adds errors larger than it
-    contractive: ClassVar[bool] = False
+    keeps: ClassVar[float] = -1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from fedpress.compression.codec import NOTHING, Context, State, Wire, assumed
+from fedpress.compression.codec import NOTHING, PROGRESS, Context, Loss, State, Trip, Wire, assumed
 from fedpress.compression.options import Options
 from fedpress.compression.stream import Stream
 from fedpress.params import Spec, Tensors
@@ -42,8 +42,13 @@ class Stage(Options, ABC):
 
     @property
     @abstractmethod
+    def keeps(self) -> float:
+        """See ``Codec.keeps``."""
+
+    @property
     def contractive(self) -> bool:
-        """The squared error is, in the mean, at most the squared norm."""
+        """See ``Codec.contractive``."""
+        return self.keeps >= PROGRESS
 
     @abstractmethod
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
@@ -54,6 +59,11 @@ class Stage(Options, ABC):
         wire, new = self.encode(tensors, state, context, rng)
         spec = Spec.of(tensors)
         return wire, new, self.decode(wire, assumed(self, state, spec), context, spec)[0]
+
+    def trip(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> Trip:
+        """See ``Codec.trip``."""
+        wire, new, arrived = self.echo(tensors, state, context, rng)
+        return Trip(wire, new, arrived, Loss.of(tensors, arrived))
 
     @abstractmethod
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:

@@ -36,7 +36,7 @@ class STC(Sparse):
 
     id: ClassVar[str] = "stc"
     unbiased: ClassVar[bool] = False  #: small parameters never arrive
-    contractive: ClassVar[bool] = True  #: a mean errs by less than zeros in its place
+    keeps: ClassVar[float] = 0.0  #: a mean errs by less than zeros in its place
 
     def rest(self, spec: Spec) -> Spec:  # noqa: ARG002
         """Nothing is left for another codec."""

@@ -35,7 +35,7 @@ class TernGrad(Stage):
     clip: float = 0.0
     id: ClassVar[str] = "terngrad"
     #: zeros that should have been small numbers, and the few that are far too large, err by more
-    contractive: ClassVar[bool] = False
+    keeps: ClassVar[float] = -1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.clip <= 2**16:

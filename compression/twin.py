@@ -347,6 +347,12 @@ def sum_squares(x: NDArray[np.float32]) -> float:
     return float(lanes[0])
 
 
+def histogram(x: NDArray[np.float32], counts: NDArray[np.int64]) -> None:
+    """See ``kernels/vectors.h``."""
+    bins = np.ascontiguousarray(x).view(np.uint32) >> np.uint32(19) & np.uint32(counts.size - 1)
+    counts[:] = np.bincount(bins, minlength=counts.size)
+
+
 def finite(x: NDArray[np.float32]) -> bool:
     """True if no number is NaN or infinite."""
     return bool(np.isfinite(x).all())

@@ -54,9 +54,9 @@ class Uniform(Stage):
         return self.stochastic
 
     @property
-    def contractive(self) -> bool:
-        """Rounding to nearest is; stochastic rounding of few bits may err by more than there was."""
-        return not self.stochastic
+    def keeps(self) -> float:
+        """Beside one large number all others may be lost; stochastic rounding may err by more than there was."""
+        return -1.0 if self.stochastic else 0.0
 
     @property
     def levels(self) -> int:

@@ -305,7 +305,7 @@ class OffsetReply(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., acknowledged: _Optional[bool] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("examples", "steps", "loss", "train_seconds", "encode_seconds", "epsilon", "held_out", "accuracy", "held_out_loss", "others", "facts")
+    __slots__ = ("examples", "steps", "loss", "train_seconds", "encode_seconds", "epsilon", "held_out", "accuracy", "held_out_loss", "others", "facts", "given", "lost")
     class OthersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -331,6 +331,8 @@ class Report(_message.Message):
     HELD_OUT_LOSS_FIELD_NUMBER: _ClassVar[int]
     OTHERS_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
     examples: int
     steps: int
     loss: float
@@ -342,7 +344,9 @@ class Report(_message.Message):
     held_out_loss: float
     others: _containers.ScalarMap[str, float]
     facts: _containers.ScalarMap[str, float]
-    def __init__(self, examples: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., train_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., epsilon: _Optional[float] = ..., held_out: _Optional[int] = ..., accuracy: _Optional[float] = ..., held_out_loss: _Optional[float] = ..., others: _Optional[_Mapping[str, float]] = ..., facts: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    given: float
+    lost: float
+    def __init__(self, examples: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., train_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., epsilon: _Optional[float] = ..., held_out: _Optional[int] = ..., accuracy: _Optional[float] = ..., held_out_loss: _Optional[float] = ..., others: _Optional[_Mapping[str, float]] = ..., facts: _Optional[_Mapping[str, float]] = ..., given: _Optional[float] = ..., lost: _Optional[float] = ...) -> None: ...
 
 class PushHeader(_message.Message):
     __slots__ = ("ticket", "base", "size", "checksum", "offset", "report", "memory")

@@ -36,6 +36,8 @@ def check_report(report: pb.Report) -> None:
         report.train_seconds,
         report.encode_seconds,
         report.epsilon,
+        report.given,
+        report.lost,
         *metrics_of(report).values(),
         *report.facts.values(),
     ]

@@ -91,8 +91,8 @@ class _Tap(Stage):
         return self.inner.unbiased
 
     @property
-    def contractive(self) -> bool:
-        return self.inner.contractive
+    def keeps(self) -> float:
+        return self.inner.keeps
 
     def init(self, spec: Spec) -> State:
         return self.inner.init(spec)

@@ -99,6 +99,21 @@ static PyObject *py_sum_squares(PyObject *self, PyObject *x_) {
     return give_back(&b, PyFloat_FromDouble(sum));
 }
 
+static PyObject *py_histogram(PyObject *self, PyObject *args) {
+    PyObject *x_, *counts_;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OO", &x_, &counts_)) return NULL;
+    borrowed b = {.held = 0};
+    int64_t n;
+    const float *x = borrow(&b, x_, -1, sizeof *x, 0, &n);
+    int64_t *counts = x ? borrow(&b, counts_, VECTOR_BINS, sizeof *counts, 1, NULL) : NULL;
+    if (!counts) return give_back(&b, NULL);
+    Py_BEGIN_ALLOW_THREADS;
+    vector_histogram(x, n, counts);
+    Py_END_ALLOW_THREADS;
+    return give_back(&b, Py_NewRef(Py_None));
+}
+
 static PyObject *py_finite(PyObject *self, PyObject *x_) {
     (void)self;
     borrowed b = {.held = 0};
@@ -246,6 +261,7 @@ static PyMethodDef methods[] = {
     {"quantise", py_quantise, METH_VARARGS, "(x f4, inverse, levels i2) -> (ones, sum, more, sum)"},
     {"values", py_values, METH_VARARGS, "(levels i2, step, one, more, x f4)"},
     {"plus", py_plus, METH_VARARGS, "(x f4, share, y f4, out f4)"},
+    {"histogram", py_histogram, METH_VARARGS, "(x f4, counts i8[4096])"},
     {"fold", py_fold, METH_VARARGS, "(total f8, x f4, weight)"},
     {"numbers", py_numbers, METH_VARARGS, "(key, at, out u8)"},
     {"uniform", py_uniform, METH_VARARGS, "(key, at, out f4)"},

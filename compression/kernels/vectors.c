@@ -37,6 +37,15 @@ WIDE int vector_finite(const float *x, int64_t n) {
     return !bad;
 }
 
+void vector_histogram(const float *x, int64_t n, int64_t counts[VECTOR_BINS]) {
+    memset(counts, 0, VECTOR_BINS * sizeof *counts);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t word;
+        memcpy(&word, x + i, sizeof word);
+        counts[(word & 0x7FFFFFFFu) >> 19]++;
+    }
+}
+
 WIDE void vector_quantise(const float *x, int64_t n, float inverse, int16_t *levels, int64_t about[4]) {
     const float third = 1.0f / 3.0f;
     int64_t ones = 0, one_sum = 0, more = 0, more_sum = 0;

@@ -11,6 +11,10 @@ double vector_sum_squares(const float *x, int64_t n);
 /* 1 if no number is NaN or infinite. */
 int vector_finite(const float *x, int64_t n);
 
+/* counts[m]: how many numbers have m as the upper 12 bits of their magnitude's 31 (exponent, and 4 bits of mantissa). */
+enum { VECTOR_BINS = 4096 };
+void vector_histogram(const float *x, int64_t n, int64_t counts[VECTOR_BINS]);
+
 /* levels[i] = trunc(min(|x| * inverse, 32767) + 1/3) with the sign of x. about: how many magnitudes are 1; the sum of
    (|x| * inverse - 1) * 65536 over those, each truncated; the same two for magnitudes above 1. */
 void vector_quantise(const float *x, int64_t n, float inverse, int16_t *levels, int64_t about[4]);

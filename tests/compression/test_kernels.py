@@ -76,6 +76,10 @@ def test_levels_from_anywhere(chunk: tuple[Array, Array | None, Array], model: i
 def test_vectors(x: Array, inverse: float, copies: int) -> None:
     x = np.concatenate([x] * (1 + copies))
     assert kernels.sum_squares(x) == twin.sum_squares(x)
+    ours, theirs = np.ones(4096, np.int64), np.zeros(4096, np.int64)
+    kernels.histogram(x, ours)
+    twin.histogram(x, theirs)
+    assert np.array_equal(ours, theirs)
     levels, others = np.zeros(x.size, np.int16), np.zeros(x.size, np.int16)
     assert kernels.quantise(x, inverse, levels) == twin.quantise(x, inverse, others)
     assert np.array_equal(levels, others)

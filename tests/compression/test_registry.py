@@ -132,6 +132,7 @@ def test_ids() -> None:
         "lossless",
         "modular",
         "nf4",
+        "nmse",
         "powersgd",
         "predict",
         "qsgd",

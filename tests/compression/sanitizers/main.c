@@ -75,6 +75,9 @@ static void try_vectors(void) {
         if (!draw(5)) x[i] = extreme[draw(8)];
     vector_sum_squares(x, n);
     vector_finite(x, n);
+    int64_t *counts = malloc(VECTOR_BINS * sizeof *counts);
+    vector_histogram(x, n, counts);
+    free(counts);
     vector_quantise(x, n, draw(2) ? 3.0f : 3e38f, levels, about);
     vector_values(levels, n, 0.5f, -0.1f, 0.2f, x);
     vector_fold(total, x, n, 0.3);
