@@ -1,7 +1,11 @@
 """Named tensors, their Spec, flat views and deltas. NumPy only.
 
-A *model* here is nothing but ``Tensors``: names mapped to little-endian float32 arrays. The ``Spec`` says which names,
-shapes and dtypes; both ends of the wire hold it, so that no payload carries a shape.
+A model here is ``Tensors``: names mapped to little-endian float32 arrays. The ``Spec`` says which names, shapes and
+dtypes, and of which *kind* each tensor is; both ends of the wire hold it, so that no payload carries a shape.
+
+    weight      is trained: a server's optimiser steps it, privacy clips and noises it
+    statistic   a layer keeps it while it trains (running mean and variance, a moving average): it is averaged
+    frozen      a parameter that asks for no gradient: it is equal on both ends and never changes
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +33,21 @@ Tensors: TypeAlias = Mapping[str, Array]
 
 #: What travels is float32; other float dtypes are cast by the trainer before they get here.
 DTYPES = ("float32",)
+#: What a tensor is to training. See the module's docstring.
+Kind: TypeAlias = Literal["weight", "statistic", "frozen"]
+#: All kinds, in the order of their numbers on the wire.
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 #: Running statistics, by torch's names for them.
 _STATISTICS = ("running_mean", "running_var")
 
 
 class TensorSpec(NamedTuple):
-    """Name, shape and dtype of one tensor."""
+    """Name, shape, dtype and kind of one tensor."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+    kind: Kind = "weight"
 
     @property
     def size(self) -> int:
@@ -47,7 +57,7 @@ class TensorSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Spec:
-    """The ordered names, shapes and dtypes of a model's tensors."""
+    """The ordered names, shapes, dtypes and kinds of a model's tensors."""
 
     tensors: tuple[TensorSpec, ...]
 
@@ -60,11 +70,15 @@ class Spec:
                 raise SpecError(f"Expected dtype float32 for tensor '{t.name}', got {t.dtype}.")
             if any(d < 0 for d in t.shape):
                 raise SpecError(f"Expected non-negative dimensions for tensor '{t.name}', got {t.shape}.")
+            if t.kind not in KINDS:
+                raise SpecError(f"Expected one of {', '.join(KINDS)} as the kind of tensor '{t.name}', got {t.kind!r}.")
 
     @classmethod
-    def of(cls, tensors: Tensors) -> Spec:
-        """The spec of given tensors, in their order."""
-        return cls(tuple(TensorSpec(n, tuple(a.shape), str(a.dtype)) for n, a in tensors.items()))
+    def of(cls, tensors: Tensors, kinds: Mapping[str, Kind] = MappingProxyType({})) -> Spec:
+        """The spec of given tensors, in their order. ``kinds``: by name; a tensor that is not named is a weight."""
+        return cls(
+            tuple(TensorSpec(n, tuple(a.shape), str(a.dtype), kinds.get(n, "weight")) for n, a in tensors.items())
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Spec:
@@ -73,13 +87,14 @@ class Spec:
             rows = json.loads(text)
             if not isinstance(rows, list):
                 raise TypeError("not a list")
-            return cls(tuple(TensorSpec(str(n), tuple(int(d) for d in s), str(t)) for n, s, t in rows))
+            return cls(tuple(TensorSpec(str(n), tuple(int(d) for d in s), str(t), *k) for n, s, t, *k in rows))
         except (ValueError, TypeError) as error:
-            raise SpecError(f"Expected a JSON list of [name, shape, dtype], got {text[:80]!r}.") from error
+            raise SpecError(f"Expected a JSON list of [name, shape, dtype, kind?], got {text[:80]!r}.") from error
 
     def to_json(self) -> str:
-        """Canonical JSON, the input of ``hash``."""
-        return json.dumps([[t.name, list(t.shape), t.dtype] for t in self.tensors], separators=(",", ":"))
+        """Canonical JSON, the input of ``hash``: ``[name, shape, dtype]`` of a weight, and the kind of all else."""
+        rows = [[t.name, list(t.shape), t.dtype, *([t.kind] if t.kind != "weight" else ())] for t in self.tensors]
+        return json.dumps(rows, separators=(",", ":"))
 
     def __iter__(self) -> Iterator[TensorSpec]:
         return iter(self.tensors)
@@ -91,6 +106,15 @@ class Spec:
     def names(self) -> tuple[str, ...]:
         """Tensor names in order."""
         return tuple(t.name for t in self.tensors)
+
+    def named(self, *kinds: Kind) -> tuple[str, ...]:
+        """The names of all tensors of these kinds, in order."""
+        return tuple(t.name for t in self.tensors if t.kind in kinds)
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """The kind of every tensor that is no weight, by name: what ``of`` takes."""
+        return {t.name: t.kind for t in self.tensors if t.kind != "weight"}
 
     @cached_property
     def size(self) -> int:
@@ -149,6 +173,19 @@ def learned(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(n for n in names if n.rpartition(".")[2] not in _STATISTICS)
 
 
+@dataclass(frozen=True)
+class Model:
+    """A whole model before round 1: its travelling state ``tensors``, of ``spec``."""
+
+    spec: Spec
+    tensors: Tensors
+
+    @classmethod
+    def of(cls, tensors: Tensors) -> Model:
+        """A model of weights alone."""
+        return cls(Spec.of(tensors), tensors)
+
+
 def zeros(spec: Spec) -> dict[str, Array]:
     """A model of zeros."""
     return unflatten(np.zeros(spec.size, np.float32), spec)
@@ -184,7 +221,8 @@ def add(base: Tensors, delta: Tensors) -> dict[str, Array]:
 
 
 def content_hash(tensors: Tensors) -> str:
-    """SHA-256, hex, over the spec's hash and the little-endian bytes of every tensor: the name of a model version."""
+    """SHA-256, hex, over the hash of the spec without kinds and the little-endian bytes of every tensor: the name of a
+    model version."""
     digest = hashlib.sha256(Spec.of(tensors).hash.encode())
     for array in tensors.values():
         digest.update(np.ascontiguousarray(array, dtype="<f4").data)

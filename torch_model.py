@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fedpress.errors import MissingExtra, TaskError
-from fedpress.params import Array, Spec, Tensors
+from fedpress.params import Array, Kind, Spec, Tensors
 from fedpress.task import Split, Task
 
 try:
@@ -41,11 +41,6 @@ def dump(module: torch.nn.Module) -> dict[str, Array]:
     }
 
 
-def trainable(module: torch.nn.Module) -> tuple[str, ...]:
-    """The names of what an optimiser moves: parameters that ask for gradients. Buffers are not among them."""
-    return tuple(name for name, parameter in module.named_parameters() if parameter.requires_grad)
-
-
 def load(module: torch.nn.Module, tensors: Tensors) -> None:
     """Copy ``tensors`` into the module. Names the module lacks raise TaskError; names not given stay as they are."""
     state = module.state_dict()
@@ -57,8 +52,15 @@ def load(module: torch.nn.Module, tensors: Tensors) -> None:
 
 
 def spec_of(module: torch.nn.Module) -> Spec:
-    """The spec of what ``dump`` gives."""
-    return Spec.of(dump(module))
+    """The spec of what ``dump`` gives: parameters are weights, or frozen if they ask for no gradient; buffers are
+    statistics."""
+    kinds: dict[str, Kind] = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        if not isinstance(value, torch.nn.Parameter):
+            kinds[name] = "statistic"
+        elif not value.requires_grad:
+            kinds[name] = "frozen"
+    return Spec.of(dump(module), kinds)
 
 
 def batch_loss(task: Task, outputs: Any, targets: Any) -> Any:

@@ -25,7 +25,7 @@ from fedpress.client.vault import Identity, Vault
 from fedpress.client.work import Done, perform
 from fedpress.compression import registry
 from fedpress.compression.download import origin, rebuild
-from fedpress.compression.layout import Layout, begin, from_infos
+from fedpress.compression.layout import Layout, begin, from_infos, kind_number
 from fedpress.compression.stream import Stream
 from fedpress.errors import DecodeError, FedpressError, Refused, ServerGone, SpecError, VaultError
 from fedpress.params import Spec, content_hash
@@ -130,7 +130,7 @@ class Device:
         if known is None or known.server != self._link.server:
             known = Identity("", secrets.token_hex(16), self._link.server, "", Spec(()))
             self._vault.enrol(known)  # before the call: should its reply be lost, the same key finds the same place
-        capabilities = self._capabilities()
+        capabilities, own = self._capabilities(), self._trainer.spec
         reply = self._link.enrol(
             pb.EnrolRequest(
                 protocol=PROTOCOL,
@@ -138,12 +138,13 @@ class Device:
                 key=bytes.fromhex(known.key),
                 capabilities=capabilities,
                 task=self._task,
-                spec_hash=bytes.fromhex(self._trainer.spec.hash),
+                spec_hash=bytes.fromhex(own.hash),
+                kinds=[kind_number(t.kind) for t in own] if own.kinds else [],
             )
         )
         if reply.protocol != PROTOCOL:
             raise Refused("FAULT_PROTOCOL", f"The server speaks protocol {reply.protocol}, this device {PROTOCOL}.")
-        self._layout, spec = from_infos(reply.spec, self._trainer.spec)
+        self._layout, spec = from_infos(reply.spec, own)
         self._link.authenticate(reply.key)
         self._told, self._told_condition = capabilities.link, capabilities.condition
         self._vault.enrol(Identity(reply.client_id, reply.key.hex(), self._link.server, reply.run_id, spec))
@@ -217,9 +218,12 @@ class Device:
 
     def _train(self, action: actions.Train) -> events.Event:
         ticket, vault = action.ticket, self._vault
+        if vault.identity is None:
+            raise VaultError(f"Expected an identity in '{vault.directory}'.")
         try:
             outcome = perform(
                 ticket,
+                vault.identity.spec,
                 vault.model,
                 vault.step,
                 vault.kept,

@@ -52,6 +52,7 @@ class Declined(NamedTuple):
 
 def perform(
     ticket: pb.Ticket,
+    spec: Spec,
     shared: Tensors,
     step: Tensors | None,
     kept: Kept,
@@ -62,7 +63,8 @@ def perform(
     pace: Pace,
     probe: Probe | None = None,
 ) -> Done | Declined:
-    """Do what ``ticket`` says to the model whose shared tensors are ``shared``; the newest download added ``step``.
+    """Do what ``ticket`` says to the model whose shared tensors are ``shared``, of ``spec``; the newest download added
+    ``step``.
 
     Everything drawn depends on ``seed``, ``name`` and the ticket's round alone. Declines before any training that would
     overspend. Raises SpecError, CodecError, PrivacyError or PlanError for work this device could never do.
@@ -107,10 +109,10 @@ def perform(
     if outcome.examples == 0:
         return Declined("no examples to train on", history)
 
-    delta = subtract({n: outcome.shared.get(n, a) for n, a in shared.items()}, shared)
+    trained = {n: a if n in spec.named("frozen") else outcome.shared.get(n, a) for n, a in shared.items()}
+    delta = subtract(trained, shared)
     if not (finite(delta) and finite(outcome.own)):
         return Declined("training diverged: the model is not finite; lower train.lr", history)
-    spec = Spec.of(delta)
     codec = per_group(parse(ticket.upload_codec), spec)
     residual = _state(kept, codec, spec)
     there = assumed(codec, residual, spec)

@@ -23,7 +23,7 @@ def check(words: Words = None) -> None:
     plan = read_plan(words)
     problem = Problem(plan)
     problem.check()
-    parameters = sum(array.size for array in problem.initial.values())
+    parameters = problem.initial.spec.size
     console.print(f"Fine: task '{problem.task.name}', {parameters} parameters, {len(problem.names)} clients.")
 
 

@@ -13,17 +13,22 @@ travel:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fedpress.compression.stream import Stream
 from fedpress.errors import SpecError
-from fedpress.params import Array, Spec, Tensors, TensorSpec
+from fedpress.params import Array, Kind, Spec, Tensors, TensorSpec
 from fedpress.protos import fleet_pb2 as pb
 
 ZEROS: Final = 1
+_NUMBERS: Final[Mapping[Kind, pb.Kind]] = {
+    "weight": pb.KIND_WEIGHT,
+    "statistic": pb.KIND_STATISTIC,
+    "frozen": pb.KIND_FROZEN,
+}
 #: Most bytes that parts may have together, in models.
 _MOST_MODELS: Final = 16
 
@@ -71,9 +76,14 @@ def part(label: str, tensors: Tensors) -> dict[str, Array]:
 
 
 def spec_of(layout: Layout, full: Spec) -> Spec:
-    """The spec of what travels, for a model of spec ``full``."""
+    """The spec of what travels, for a model of spec ``full``. The model's tensors and copies of them are of its kinds;
+    what begins at zeros is kept beside a weight, and as one."""
     like = {t.name: t for t in full}
-    return Spec(tuple(TensorSpec(p.name, like[p.of].shape, like[p.of].dtype) for p in layout))
+    found = []
+    for p in layout:
+        t = like[p.of]
+        found.append(TensorSpec(p.name, t.shape, t.dtype, "weight" if p.start == ZEROS else t.kind))
+    return Spec(tuple(found))
 
 
 def begin(layout: Layout, initial: Tensors) -> dict[str, Array]:
@@ -93,15 +103,35 @@ def _started(array: Array, part: Part) -> Array:
 def to_infos(layout: Layout, spec: Spec) -> list[pb.TensorInfo]:
     """As it is told to devices."""
     return [
-        pb.TensorInfo(name=t.name, shape=t.shape, dtype=t.dtype, of=p.of if p.of != p.name else "", start=p.start)
+        pb.TensorInfo(
+            name=t.name,
+            shape=t.shape,
+            dtype=t.dtype,
+            of=p.of if p.of != p.name else "",
+            start=p.start,
+            kind=kind_number(t.kind),
+        )
         for p, t in zip(layout, spec, strict=True)
     ]
+
+
+def kind_number(kind: Kind) -> pb.Kind:
+    """A kind's number on the wire."""
+    return _NUMBERS[kind]
+
+
+def kind_named(number: int) -> Kind:
+    """Inverse of ``kind_number``. Raises SpecError for a number that stands for none."""
+    for kind, known in _NUMBERS.items():
+        if known == number:
+            return kind
+    raise SpecError(f"Expected the number of a kind of tensor ({', '.join(_NUMBERS)}), got {number}.")
 
 
 def from_infos(infos: Sequence[pb.TensorInfo], own: Spec) -> tuple[Layout, Spec]:
     """Inverse of ``to_infos``, checked against the device's own whole model. Raises SpecError, naming the tensor."""
     layout = tuple(Part(t.name, t.of or t.name, t.start) for t in infos)
-    spec = Spec(tuple(TensorSpec(t.name, tuple(t.shape), t.dtype) for t in infos))
+    spec = Spec(tuple(TensorSpec(t.name, tuple(t.shape), t.dtype, kind_named(t.kind)) for t in infos))
     mine = {t.name: t for t in own}
     for p, t in zip(layout, spec, strict=True):
         if p.name != p.of and not p.name.endswith(f":{p.of}"):
@@ -115,6 +145,9 @@ def from_infos(infos: Sequence[pb.TensorInfo], own: Spec) -> tuple[Layout, Spec]
                 f"The run trains a tensor '{p.of}' {t.dtype}{list(t.shape)}, this device's model has {have}: "
                 "is its task, or its version of it, another one?"
             )
+    for ours, t in zip(spec_of(layout, own), spec, strict=True):
+        if ours.kind != t.kind:
+            raise SpecError(other_kind(t.name, t.kind, ours.kind))
     for label in {p.group for p in layout}:
         of = [p.of for p in layout if p.group == label]
         if of != [n for n in own.names if n in set(of)]:
@@ -126,3 +159,12 @@ def from_infos(infos: Sequence[pb.TensorInfo], own: Spec) -> tuple[Layout, Spec]
             f"Expected at most {_MOST_MODELS} times this device's model to travel, got {spec.nbytes} bytes."
         )
     return layout, spec
+
+
+def other_kind(name: str, runs: Kind, devices: Kind) -> str:
+    """How to say that a device's tensor is of another kind than the run's."""
+    said: Mapping[Kind, str] = {"weight": "weight", "statistic": "statistic", "frozen": "frozen tensor"}
+    return (
+        f"Expected tensor '{name}' as a {said[runs]} as in the run, got a {said[devices]}: does this device's task "
+        "freeze other parameters, or keep other buffers?"
+    )

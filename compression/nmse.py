@@ -22,7 +22,7 @@ from fedpress.errors import CodecError
 
 @dataclass(frozen=True)
 class Nmse(DeadZone):
-    """At most the share ``lost`` of the energy is lost: dead zone, entropy coding; ``ladder``: steps are powers of two."""
+    """At most the share ``lost`` of the energy is lost: dead zone, entropy coding; ``ladder``: as in ecsq."""
 
     lost: float = 0.4
     ladder: bool = False

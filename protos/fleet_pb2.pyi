@@ -24,6 +24,12 @@ class Fault(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAULT_NO_RELEASE: _ClassVar[Fault]
     FAULT_WRONG_MEMORY: _ClassVar[Fault]
 
+class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    KIND_WEIGHT: _ClassVar[Kind]
+    KIND_STATISTIC: _ClassVar[Kind]
+    KIND_FROZEN: _ClassVar[Kind]
+
 class Work(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WORK_UNSPECIFIED: _ClassVar[Work]
@@ -43,23 +49,28 @@ FAULT_BAD_OFFSET: Fault
 FAULT_BUSY: Fault
 FAULT_NO_RELEASE: Fault
 FAULT_WRONG_MEMORY: Fault
+KIND_WEIGHT: Kind
+KIND_STATISTIC: Kind
+KIND_FROZEN: Kind
 WORK_UNSPECIFIED: Work
 WORK_TRAIN: Work
 WORK_EVALUATE: Work
 
 class TensorInfo(_message.Message):
-    __slots__ = ("name", "shape", "dtype", "of", "start")
+    __slots__ = ("name", "shape", "dtype", "of", "start", "kind")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     OF_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     dtype: str
     of: str
     start: int
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., of: _Optional[str] = ..., start: _Optional[int] = ...) -> None: ...
+    kind: Kind
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., of: _Optional[str] = ..., start: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ...) -> None: ...
 
 class Capabilities(_message.Message):
     __slots__ = ("codecs", "trainers", "memory_bytes", "cores", "device_class", "link", "condition")
@@ -98,20 +109,22 @@ class LinkRates(_message.Message):
     def __init__(self, up: _Optional[float] = ..., down: _Optional[float] = ...) -> None: ...
 
 class EnrolRequest(_message.Message):
-    __slots__ = ("protocol", "name", "key", "capabilities", "task", "spec_hash")
+    __slots__ = ("protocol", "name", "key", "capabilities", "task", "spec_hash", "kinds")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     SPEC_HASH_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     name: str
     key: bytes
     capabilities: Capabilities
     task: str
     spec_hash: bytes
-    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., key: _Optional[bytes] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., task: _Optional[str] = ..., spec_hash: _Optional[bytes] = ...) -> None: ...
+    kinds: _containers.RepeatedScalarFieldContainer[Kind]
+    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., key: _Optional[bytes] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., task: _Optional[str] = ..., spec_hash: _Optional[bytes] = ..., kinds: _Optional[_Iterable[_Union[Kind, str]]] = ...) -> None: ...
 
 class EnrolReply(_message.Message):
     __slots__ = ("client_id", "key", "run_id", "task", "spec", "long_poll_seconds", "chunk_bytes", "seed", "protocol")

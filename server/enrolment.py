@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Collection
 from typing import Final
 
-from fedpress.errors import Refused, StoreError
+from fedpress.compression.layout import kind_named, other_kind
+from fedpress.errors import Refused, SpecError, StoreError
 from fedpress.params import Spec
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
@@ -122,9 +123,20 @@ class Enrolment:
         if self._trainer not in request.capabilities.trainers:
             raise Refused("FAULT_INCAPABLE", f"The run needs the trainer '{self._trainer}' on the device.")
         if request.spec_hash and request.spec_hash.hex() != self._spec.hash:
-            raise Refused(
-                "FAULT_INCAPABLE", f"The device's model for task '{request.task[:80]}' is not the one this run trains."
-            )
+            raise Refused("FAULT_INCAPABLE", self._other_model(request))
+
+    def _other_model(self, request: pb.EnrolRequest) -> str:
+        """How a device's model differs: by the kind of a tensor, or else in all that its hash hides."""
+        numbers = list(request.kinds) or [pb.KIND_WEIGHT] * len(self._spec)
+        try:
+            kinds = [kind_named(number) for number in numbers]
+            theirs = Spec(tuple(t._replace(kind=kind) for t, kind in zip(self._spec, kinds, strict=True)))
+        except (SpecError, ValueError):  # no such kind, or another number of tensors
+            theirs = self._spec
+        if theirs.hash == request.spec_hash.hex():
+            pairs = zip(self._spec, theirs, strict=True)
+            return next(other_kind(ours.name, ours.kind, t.kind) for ours, t in pairs if ours.kind != t.kind)
+        return f"The device's model for task '{request.task[:80]}' is not the one this run trains."
 
 
 def _hash(key: bytes) -> str:

@@ -8,7 +8,7 @@ skin drains with ``advance``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from fedpress.compression.layout import begin, spec_of
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
 from fedpress.errors import BudgetSpent, PlanError, SpecError
-from fedpress.params import Spec, Tensors, finite, ordered
+from fedpress.params import Model, Spec, Tensors, finite, ordered
 from fedpress.plan import Plan
 from fedpress.privacy.central import Central
 from fedpress.privacy.ledger import Ledger
@@ -53,7 +53,8 @@ class Pending:
 
 
 class Run:
-    """One run. ``full`` is the initial model of the whole task; which of its tensors travel is the strategy's to say.
+    """One run. ``initial`` is the whole task's model before round 1; which of its tensors travel is the strategy's to
+    say.
 
     ``clock`` gives seconds (monotonic). ``listen`` hears ``server.events``. ``here(name, round, seconds)`` is what a
     simulation knows of who is there, so many seconds into the run. ``ledger``: what privacy is written down in, where a
@@ -64,7 +65,7 @@ class Run:
     def __init__(
         self,
         plan: Plan,
-        full: Tensors,
+        initial: Model,
         store: Store,
         clock: Callable[[], float],
         listen: events.Listener,
@@ -75,7 +76,7 @@ class Run:
         self.plan = plan
         self.store = store
         self.strategy: Strategy = build_strategy(plan)
-        self.full_spec = Spec.of(full)
+        self.full_spec = initial.spec
         self.layout = self.strategy.layout(self.full_spec)
         self.spec = spec_of(self.layout, self.full_spec)
         self._noise = noise or Noise.secret()
@@ -102,7 +103,7 @@ class Run:
         self._candidates = Candidates(store, self._enrolment)
         self._coordinator = paced(plan, self._central, self._noise, self._candidates, self._may, self._there(here))
         self._measures = Measures(plan, self.whole, listen)
-        self._initial = begin(self.layout, full)
+        self._initial = begin(self.layout, initial.tensors)
 
     def start(self) -> None:
         """Begin the run, or continue what the store holds. To be called once, before any other call."""
@@ -381,10 +382,9 @@ class Run:
         self._listen(events.RunFinished(reason))
 
 
-def check(plan: Plan, model: Tensors, trainable: Collection[str]) -> None:
-    """Raise PlanError for what in a plan cannot go with a model, before anything starts. ``trainable``: names of the
-    tensors that training changes; the others are buffers."""
-    spec, strategy = Spec.of(model), build_strategy(plan)
+def check(plan: Plan, spec: Spec) -> None:
+    """Raise PlanError for what in a plan cannot go with a model of ``spec``, before anything starts."""
+    strategy, trainable = build_strategy(plan), spec.named("weight")
     try:
         travels = spec_of(strategy.layout(spec), spec)
     except SpecError as error:
@@ -393,7 +393,8 @@ def check(plan: Plan, model: Tensors, trainable: Collection[str]) -> None:
         if not set(names) & set(trainable):
             raise PlanError(
                 f"Expected a tensor that training changes among those that '{strategy.id}' trains by themselves, got "
-                f"only buffers: {', '.join(names)} (strategy.personal). Training changes {', '.join(trainable)}."
+                f"only buffers and frozen tensors: {', '.join(names)} (strategy.personal). Training changes "
+                f"{', '.join(trainable)}."
             )
     publisher(plan.download, travels)
     room(plan, travels)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from fedpress.errors import PlanError
-from fedpress.params import Tensors, content_hash
+from fedpress.params import Model, content_hash
 from fedpress.plan import Plan
 from fedpress.privacy.central import accounted
 from fedpress.privacy.ledger import LEDGER_FILE, Ledger
@@ -31,14 +31,15 @@ STORE_FILE = "store.sqlite"
 class Host:
     """One run's server. A context manager: leaving it closes the store, whatever happened.
 
-    ``initial``: the whole initial model. ``resume``: continue what the directory holds, else it must hold no run.
+    ``initial``: the whole model before round 1. ``resume``: continue what the directory holds, else it must hold no
+    run.
     ``clock``: seconds, monotonic, real or virtual. ``here``: as for ``server.run.Run``.
     """
 
     def __init__(
         self,
         plan: Plan,
-        initial: Tensors,
+        initial: Model,
         listen: events.Listener = lambda _: None,
         *,
         resume: bool = False,

@@ -8,7 +8,7 @@ from functools import cached_property
 from fedpress.client.trainers import registry as trainers
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.errors import PlanError
-from fedpress.params import Tensors
+from fedpress.params import Model, Tensors
 from fedpress.plan import Plan
 from fedpress.server.run import check
 from fedpress.simulations import data as data_sets
@@ -59,13 +59,13 @@ class Problem:
         return availability(self.plan, self.names)
 
     @cached_property
-    def initial(self) -> Tensors:
+    def initial(self) -> Model:
         """The whole model before round 1, checked against the plan's strategy."""
         from fedpress import torch_model
 
         module = torch_model.build(self.task, self.plan.run.seed)
-        model = torch_model.dump(module)
-        check(self.plan, model, torch_model.trainable(module))
+        model = Model(torch_model.spec_of(module), torch_model.dump(module))
+        check(self.plan, model.spec)
         return model
 
     def check(self) -> None:

@@ -9,7 +9,7 @@ from fedpress import plan as plans
 from fedpress.compression.models.distil import Progress
 from fedpress.compression.models.ship import Shipped, ship
 from fedpress.errors import DataError, PlanError
-from fedpress.params import Spec, from_bytes
+from fedpress.params import from_bytes
 from fedpress.server.store import Release, Store
 from fedpress.server.strategies import build as build_strategy
 from fedpress.simulations.host import STORE_FILE
@@ -25,7 +25,7 @@ def ship_run(run: Path, device_class: str, progress: Progress | None = None) -> 
     """
     plan = plans.load(_existing(run / "plan.toml"))
     problem = Problem(plan)
-    if build_strategy(plan).rule(Spec.of(problem.initial)).personal:
+    if build_strategy(plan).rule(problem.initial.spec).personal:
         raise PlanError(
             "Expected a run whose server holds the whole model, got a personalized one (strategy.personal)."
         )

@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 
 from fedpress.errors import SpecError
-from fedpress.params import Spec, add, content_hash, flatten, from_bytes, ordered, subtract, to_bytes, unflatten, zeros
+from fedpress.params import (
+    KINDS,
+    Kind,
+    Spec,
+    add,
+    content_hash,
+    flatten,
+    from_bytes,
+    ordered,
+    subtract,
+    to_bytes,
+    unflatten,
+    zeros,
+)
 
 MODEL = {
     "b.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -58,8 +71,21 @@ def test_a_spec_refuses_what_it_is_not() -> None:
         with pytest.raises(SpecError):
             SPEC.check(wrong)
     assert Spec.from_json(SPEC.to_json()) == SPEC
-    with pytest.raises(SpecError):
-        Spec.from_json("{}")
+    for bad in ("{}", '[["w",[2],"float32","lively"]]', '[["w",[2],"float32","frozen",1]]'):
+        with pytest.raises(SpecError):
+            Spec.from_json(bad)
+
+
+def test_kinds_are_part_of_a_spec_and_not_of_what_it_checks() -> None:
+    kinds: dict[str, Kind] = {"a.bias": "statistic", "scale": "frozen"}
+    spec = Spec.of(MODEL, kinds)
+    assert (spec.kinds, SPEC.kinds) == (kinds, {})
+    assert [spec.named(kind) for kind in KINDS] == [("b.weight",), ("a.bias",), ("scale",)]
+    assert spec.named("weight", "frozen") == ("b.weight", "scale")
+    assert Spec.from_json(spec.to_json()) == spec
+    assert len({SPEC.hash, spec.hash, Spec.of(MODEL, {"scale": "statistic"}).hash}) == 3
+    spec.check(MODEL)
+    assert spec.without(["b.*"]).kinds == kinds
 
 
 def test_patterns_name_tensors_and_a_miss_lists_them() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedpress import plan as plans
 from fedpress.compression.stream import Stream
 from fedpress.errors import DataError, MissingExtra, PlanError
-from fedpress.params import Spec, Tensors, from_bytes, ordered
+from fedpress.params import Tensors, from_bytes, ordered
 from fedpress.plan import Plan
 from fedpress.privacy.audit import roc
 from fedpress.privacy.audit.epsilon import one_run
@@ -86,7 +86,7 @@ def _scene(run: Path, steps: Steps, shadow_models: int, seed: int) -> tuple[Scen
         raise DataError(f"Expected the run's last model in '{run / LAST_FILE}', found none.")
     problem = Problem(plan)
     try:
-        spec = Spec.of(problem.initial)
+        spec = problem.initial.spec
     except MissingExtra as missing:
         raise MissingExtra("An audit", "torch") from missing
     if build_strategy(plan).rule(spec).personal:

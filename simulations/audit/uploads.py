@@ -86,9 +86,8 @@ def probe(
 
 def _seen(problem: Problem, one: Split, victim: int) -> Iterator[tuple[str, Tensors]]:
     """What an attacker may have of a client that holds ``one`` example: its name in the report, and the update."""
-    plan, base = problem.plan, problem.initial
+    plan, base, spec = problem.plan, problem.initial.tensors, problem.initial.spec
     trainer = problem.trainer_on(ClientData(one, one.take(np.zeros(1, np.bool_))))
-    spec = Spec.of(base)
     text = choose(Facts(spec.size)).codec if plan.upload.codec == AUTO else plan.upload.codec
     privacy = local_privacy(plan) if plan.privacy.mode == "local" else None
     noised = ", noised," if privacy else ""
@@ -96,7 +95,7 @@ def _seen(problem: Problem, one: Split, victim: int) -> Iterator[tuple[str, Tens
     updates = [_update(trainer, plan, base, victim, round_, privacy) for round_ in range(1, UPLOADS + 1)]
     if privacy:
         yield "the update, noised", updates[0]
-    arrived = _arrived(plan, text, updates, victim)
+    arrived = _arrived(plan, text, spec, updates, victim)
     yield f"an upload{noised} by {text}", arrived[0]
     mean = np.mean([flatten(a).astype(np.float64) for a in arrived], axis=0)
     yield f"the mean of {UPLOADS} uploads", unflatten(mean.astype(np.float32), spec)
@@ -109,9 +108,8 @@ def _update(
     return subtract(trainer.train(base, training(plan, 1), rng, privacy).tensors, base)
 
 
-def _arrived(plan: Plan, text: str, updates: list[Tensors], victim: int) -> list[Tensors]:
+def _arrived(plan: Plan, text: str, spec: Spec, updates: list[Tensors], victim: int) -> list[Tensors]:
     """What the server decodes of a client's uploads, both ends remembering what they do in a run."""
-    spec = Spec.of(updates[0])
     codec = per_group(parse(text), spec)
     ours, theirs = codec.init(spec), codec.memory(spec)
     found: list[Tensors] = []

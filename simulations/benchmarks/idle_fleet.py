@@ -25,6 +25,7 @@ from fedpress.client.grpc_link import GrpcLink
 from fedpress.client.trainers.idle import IdleTrainer
 from fedpress.client.vault import Vault
 from fedpress.errors import FedpressError
+from fedpress.params import Model
 from fedpress.plan import Plan, load
 from fedpress.server import events
 from fedpress.server.service import Service
@@ -100,7 +101,7 @@ def run(clients: int, parameters: int, rounds: int, overrides: list[str]) -> Mea
             processor = watch.processor
 
     try:
-        with Host(plan, IdleTrainer.of_size(parameters).initial(0), hear) as host:
+        with Host(plan, Model.of(IdleTrainer.of_size(parameters).initial(0)), hear) as host:
             for call in _CALLS:
                 setattr(host.federation, call, partial(watch, call, getattr(host.federation, call)))
 

@@ -31,6 +31,7 @@ from fedpress.client.grpc_link import GrpcLink
 from fedpress.client.trainers.idle import IdleTrainer
 from fedpress.client.vault import Vault
 from fedpress.errors import FedpressError
+from fedpress.params import Model
 from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server import events
@@ -78,7 +79,7 @@ def serve(plan: Plan, parameters: int, tell: Connection) -> None:
     def hear(event: events.Event) -> None:
         tell.send(type(event).__name__)
 
-    with Host(plan, IdleTrainer.of_size(parameters).initial(0), hear) as host:
+    with Host(plan, Model.of(IdleTrainer.of_size(parameters).initial(0)), hear) as host:
         asyncio.run(host.serve(None, ready))
 
 

@@ -18,6 +18,7 @@ from fedpress.client.device import Device
 from fedpress.client.grpc_link import GrpcLink
 from fedpress.client.trainers.idle import IdleTrainer
 from fedpress.client.vault import Vault
+from fedpress.params import Model
 from fedpress.plan import load
 from fedpress.server.service import Service
 from fedpress.simulations.benchmarks.proxy import Proxy
@@ -64,7 +65,7 @@ def through_proxy(parameters: int, codec: str) -> tuple[Bytes, Bytes]:
         async def ready(service: Service) -> None:
             await asyncio.to_thread(device, service.port)
 
-        with Host(load(None, f"{settings} {quiet}".split()), trainer.initial(0)) as host:
+        with Host(load(None, f"{settings} {quiet}".split()), Model.of(trainer.initial(0))) as host:
             asyncio.run(host.serve(None, ready))
             rounds, messages = host.rounds(), host.federation.meter.wire
     payload = sum(r.bytes_up for r in rounds), sum(r.bytes_down for r in rounds)

@@ -132,8 +132,17 @@ def test_floating_point_buffers_travel_and_scalars_keep_their_shape(data: Client
     model = made.initial(0)
     after = made.train(model, training(max_steps=3), Stream(1)).tensors
     assert made.spec.names[0] == "scale"
+    assert made.spec.kinds == {"layers.1.running_mean": "statistic", "layers.1.running_var": "statistic"}
     assert after["scale"].shape == ()
     assert not np.array_equal(after["layers.1.running_mean"], model["layers.1.running_mean"])
+
+
+def test_parameters_that_ask_for_no_gradient_are_frozen_under_each_of_their_names() -> None:
+    module = torch.nn.ModuleDict({n: torch.nn.Linear(2, 2, bias=False) for n in ("free", "tied", "still")})
+    module["tied"].weight = module["free"].weight
+    module["still"].requires_grad_(False)
+    assert torch_model.spec_of(module).named("weight") == ("free.weight", "tied.weight")
+    assert torch_model.spec_of(module).kinds == {"still.weight": "frozen"}
 
 
 def test_what_a_task_froze_stays_frozen_whatever_is_trained_by_itself(data: ClientData) -> None:

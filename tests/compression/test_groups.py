@@ -85,6 +85,23 @@ def test_parts_begin_as_their_start_says() -> None:
     assert content_hash(begin(layout, MODEL)) == content_hash(made)
 
 
+def test_kinds_are_told_and_a_device_with_others_is_told_which_tensor() -> None:
+    full = Spec.of(MODEL, {"w": "frozen", "b": "statistic"})
+    layout = (*plain(full.names), *beside("control", ["w"]), *beside("cluster", ["w", "b"], 2))
+    spec = spec_of(layout, full)
+    assert [spec.kinds.get(n) for n in ("w", "b", "control:w", "cluster:w", "cluster:b")] == [
+        *("frozen", "statistic"),
+        *(None, "frozen", "statistic"),
+    ]
+    assert from_infos(to_infos(layout, spec), full) == (layout, spec)
+    with pytest.raises(SpecError, match="Expected tensor 'w' as a frozen tensor as in the run, got a weight"):
+        from_infos(to_infos(layout, spec), Spec.of(MODEL, {"b": "statistic"}))
+    unknown = to_infos(layout, spec)
+    unknown[0].kind = 3  # type: ignore[assignment]  # a number on the wire may be any
+    with pytest.raises(SpecError, match=r"number of a kind of tensor \(weight, statistic, frozen\), got 3"):
+        from_infos(unknown, full)
+
+
 def test_a_layout_is_told_and_checked() -> None:
     assert from_infos(to_infos(LAYOUT, SPEC), FULL) == (LAYOUT, SPEC)
     smaller = Spec.of({**MODEL, "w": MODEL["w"][:10]})

@@ -84,7 +84,7 @@ def test_server_and_devices_have_the_same_other_model(tmp_path: Path, engine: st
     words = [f"task.name={tmp_path / 'normal.py'}", "clients.count=2", "run.rounds=1", f"engine.name={engine}"]
     words += ["privacy.mode=local", f"run.out={tmp_path}", "run.name=fixed", "privacy.fix_modules=true"]
     plan = load(None, words)
-    names = list(Problem(plan).initial)
+    names = list(Problem(plan).initial.tensors)
     assert names == [f"{i}.{kind}" for i in (0, 1, 3) for kind in ("weight", "bias")]
     assert (simulate(plan).summary.epsilon or 0) > 0
 

@@ -16,6 +16,7 @@ from fedpress.client.grpc_link import GrpcLink
 from fedpress.client.trainers.idle import IdleTrainer
 from fedpress.client.vault import Vault
 from fedpress.compression import registry
+from fedpress.params import Model
 from fedpress.plan import Plan, load
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
@@ -35,7 +36,7 @@ class Fleet:
         self.plan, self.trainer = plan, trainer
         self.heard: list[Event] = []
         self.service: Service | None = None
-        self._host = Host(plan, trainer.initial(plan.run.seed), self.heard.append, resume=resume)
+        self._host = Host(plan, Model.of(trainer.initial(plan.run.seed)), self.heard.append, resume=resume)
         self._ready, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._serve)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from fedpress.compression.layout import kind_number
 from fedpress.errors import Refused
-from fedpress.params import Spec, TensorSpec
+from fedpress.params import Kind, Spec, TensorSpec
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
 from fedpress.server.enrolment import Enrolment
@@ -89,3 +90,26 @@ def test_capabilities_beyond_all_measure_are_refused(store: Store, said: pb.Capa
     with pytest.raises(Refused) as refused:
         enrolment(store).admit(request(capabilities=said))
     assert refused.value.fault == "FAULT_MALFORMED"
+
+
+def test_a_device_with_another_model_hears_which_tensor_is_of_another_kind(store: Store) -> None:
+    def spec(*kinds: Kind) -> Spec:
+        return Spec(tuple(TensorSpec(n, (2,), kind=kind) for n, kind in zip("wbv", kinds, strict=True)))
+
+    def enrol(theirs: Spec) -> None:
+        kinds = [kind_number(t.kind) for t in theirs] if theirs.kinds else []
+        made.admit(request(spec_hash=bytes.fromhex(theirs.hash), kinds=kinds))
+
+    made = Enrolment(store, {"raw"}, "idle", spec("weight", "statistic", "frozen"))
+    enrol(spec("weight", "statistic", "frozen"))
+    for theirs, named in (
+        (spec("weight", "statistic", "weight"), "tensor 'v' as a frozen tensor as in the run, got a weight"),
+        (spec("weight", "weight", "weight"), "tensor 'b' as a statistic as in the run, got a weight"),
+    ):
+        with pytest.raises(Refused, match=named) as refused:
+            enrol(theirs)
+        assert refused.value.fault == "FAULT_INCAPABLE"
+    with pytest.raises(Refused, match="not the one this run trains"):
+        enrol(SPEC)
+    with pytest.raises(Refused, match="not the one this run trains"):
+        made.admit(request(spec_hash=bytes(32), kinds=[7, 7, 7]))

@@ -20,7 +20,7 @@ from fedpress.compression.codec import NOTHING
 from fedpress.compression.payload import unseal
 from fedpress.compression.stream import Stream
 from fedpress.errors import Refused
-from fedpress.params import Spec, Tensors, TensorSpec, add, content_hash, from_bytes
+from fedpress.params import Model, Spec, Tensors, TensorSpec, add, content_hash, from_bytes
 from fedpress.plan import Plan, load
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
@@ -58,7 +58,7 @@ class Yard:
             device.step()
 
     def serve(self, resume: bool) -> Host:
-        initial = IdleTrainer(SPEC).initial(self.plan.run.seed)
+        initial = Model.of(IdleTrainer(SPEC).initial(self.plan.run.seed))
         return Host(self.plan, initial, self.hear, resume=resume, durable=False, clock=lambda: 0.0)
 
     def device(self, out: Path, i: int) -> Device:
@@ -282,7 +282,9 @@ class Trio:
         raw = ("upload.codec=raw", "download.codec=raw", "clients.count=3", "cohort.discount=1")
         self.plan = load_plan(out, *raw, *overrides)
         self.heard: list[Event] = []
-        self.host = Host(self.plan, {"w": np.zeros(2, np.float32)}, self.heard.append, durable=False, clock=lambda: 0.0)
+        self.host = Host(
+            self.plan, Model.of({"w": np.zeros(2, np.float32)}), self.heard.append, durable=False, clock=lambda: 0.0
+        )
         self.a, self.b, self.c = (Hand(self.host, name) for name in "abc")
 
     @property
@@ -412,7 +414,7 @@ def test_an_update_whose_base_has_left_the_history_is_refused_and_says_so(tmp_pa
     assert trio.model == [1, 1]
     trio.host.store.close()
     shorter = trio.plan.model_copy(update={"download": trio.plan.download.model_copy(update={"history": 2})})
-    with Host(shorter, {"w": np.zeros(2, np.float32)}, resume=True, durable=False, clock=lambda: 0.0) as host:
+    with Host(shorter, Model.of({"w": np.zeros(2, np.float32)}), resume=True, durable=False, clock=lambda: 0.0) as host:
         federation = host.federation
         for hand in (trio.a, trio.b, trio.c):
             hand.link._federation = federation

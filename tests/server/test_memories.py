@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from fedpress.client.trainers.idle import IdleTrainer
 from fedpress.compression import registry
 from fedpress.errors import PlanError, Refused
-from fedpress.params import Tensors, from_bytes
+from fedpress.params import Model, from_bytes
 from fedpress.plan import Plan, load
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL
@@ -146,16 +145,17 @@ def test_what_the_server_does_not_remember_is_refused_and_what_starts_anew_is_no
     assert server.closed(1)[0]["updates"] == 1
 
 
-def small(tmp_path: Path, *overrides: str) -> tuple[Plan, Tensors]:
+def small(tmp_path: Path, *overrides: str) -> tuple[Plan, Model]:
     """60,000 parameters: twice 240 kB are remembered of each client."""
     settings = [f"run.out={tmp_path}", "train.trainer=idle", "clients.count=2", "upload.codec=ef21+int8", *overrides]
-    return load(None, settings), IdleTrainer.of_size(60_000).initial(0)
+    return load(None, settings), Model.of(IdleTrainer.of_size(60_000).initial(0))
 
 
 def test_more_clients_than_the_server_can_remember_are_refused_by_the_plan(tmp_path: Path) -> None:
-    check(*small(tmp_path, "server.memory_mb=1"), trainable=())
-    check(*small(tmp_path, "server.memory_mb=0", "upload.codec=ef+int8"), trainable=())
-    for refuse in (partial(check, trainable=()), lambda plan, model: Host(plan, model).store.close()):
+    for fits in (["server.memory_mb=1"], ["server.memory_mb=0", "upload.codec=ef+int8"]):
+        plan, model = small(tmp_path, *fits)
+        check(plan, model.spec)
+    for refuse in (lambda plan, model: check(plan, model.spec), lambda plan, model: Host(plan, model).store.close()):
         with pytest.raises(PlanError, match=r"server.memory_mb of at least 3, got 1: .*'ef21\+int8'.* of 5 clients"):
             refuse(*small(tmp_path, "server.memory_mb=1", "clients.count=5"))
 

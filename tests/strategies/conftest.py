@@ -103,7 +103,9 @@ def rounds() -> Rounds:
             for i in cohorts[round_ - 1] if cohorts else range(len(trainers)):
                 lease = Lease(f"{i:02x}", str(i), round_)
                 order = ticket(plan, lease, 0.0, said, "00", [], upload.text, max_bytes(upload, spec))
-                done = perform(order, base, None, kept[i], (), trainers[i], seed, f"client-{i}", Measured(lambda: 0.0))
+                done = perform(
+                    order, spec, base, None, kept[i], (), trainers[i], seed, f"client-{i}", Measured(lambda: 0.0)
+                )
                 assert isinstance(done, Done), done
                 kept[i], report = done.pending.kept, done.pending.header.report
                 context = Context(order.seed, round_, None)

@@ -176,7 +176,11 @@ def test_what_is_trained_by_itself_has_more_than_buffers_or_the_plan_is_refused(
     task = f"task.name={tmp_path / 'scaled.py'}"
     with pytest.raises(PlanError) as refusal:
         _ = Problem(load(None, [task, f"strategy.name={words[0]}", *words[1:]])).initial
-    for text in (f"'{words[0]}'", f"only buffers: {named} (strategy.personal)", "changes 0.weight, 0.bias, 1.weight, "):
+    for text in (
+        f"'{words[0]}'",
+        f"only buffers and frozen tensors: {named} (strategy.personal)",
+        "changes 0.weight, 0.bias, 1.weight, ",
+    ):
         assert text in str(refusal.value)
     _ = Problem(load(None, [task, "strategy.name=fedper", words[1]])).initial  # all is trained at once: nothing amiss
 
