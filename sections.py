@@ -144,9 +144,7 @@ class StrategySection(Section):
 class Upload(Section):
     """Device to server."""
 
-    codec: str = Field(
-        "ef:0.9+predict:0.5+nmse:0.5", description="the update's codec; auto: per client, round"
-    )
+    codec: str = Field("ef:0.9+predict:0.5+nmse:0.5", description="the update's codec; auto: per client, round")
     rate_end: float = Field(0.0, ge=0, description="rate of ecsq or dither in the last round, linearly; 0: constant")
 
     @field_validator("codec")

@@ -25,7 +25,7 @@ from fedpress.client.vault import Identity, Vault
 from fedpress.client.work import Done, perform
 from fedpress.compression import registry
 from fedpress.compression.download import origin, rebuild
-from fedpress.compression.layout import Layout, begin, from_infos, kind_number
+from fedpress.compression.layout import Layout, begin, from_infos, kind_number, spec_of
 from fedpress.compression.stream import Stream
 from fedpress.errors import DecodeError, FedpressError, Refused, ServerGone, SpecError, VaultError
 from fedpress.params import Spec, content_hash
@@ -159,7 +159,7 @@ class Device:
 
     def _begin(self) -> None:
         """Hold the run's first version, which comes from its seed."""
-        made = origin(begin(self._layout, self._trainer.initial(self._seed)))
+        made = origin(begin(self._layout, self._trainer.initial(self._seed)), spec_of(self._layout, self._trainer.spec))
         self._vault.hold(made, content_hash(made))
 
     def _ask_work(self, action: actions.AskWork) -> events.Event:

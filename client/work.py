@@ -24,6 +24,7 @@ from fedpress.compression.grouped import per_group
 from fedpress.compression.memory import tag
 from fedpress.compression.payload import sealed, unseal
 from fedpress.compression.registry import parse
+from fedpress.compression.statistics import rounded
 from fedpress.compression.stream import Stream
 from fedpress.errors import BudgetSpent, SpecError
 from fedpress.params import Spec, Tensors, finite, subtract
@@ -110,10 +111,11 @@ def perform(
         return Declined("no examples to train on", history)
 
     trained = {n: a if n in spec.named("frozen") else outcome.shared.get(n, a) for n, a in shared.items()}
-    delta = subtract(trained, shared)
+    plain = parse(ticket.upload_codec)
+    delta = subtract(rounded(trained, spec, plain), shared)
     if not (finite(delta) and finite(outcome.own)):
         return Declined("training diverged: the model is not finite; lower train.lr", history)
-    codec = per_group(parse(ticket.upload_codec), spec)
+    codec = per_group(plain, spec)
     residual = _state(kept, codec, spec)
     there = assumed(codec, residual, spec)
     memory = tag(codec, there, spec)

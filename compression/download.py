@@ -10,41 +10,46 @@ arrives at another hash fetches a snapshot.
                    the version before
     mode "full"    every version is a full payload
 
+A codec that promises no progress (law 6), and would lose nearly all of a delta, is replaced for that version.
+
 The origin is the initial model under the run's seed, rounded to a grid (``origin``). A device that cannot make it, or
 makes another one, fetches a snapshot: the seen model in float32. One whose version the server has forgotten begins anew
 from the origin.
 
 A device that missed rounds fetches the deltas it missed, one *direct* delta from its version to the newest one, or a
 snapshot, whichever is fewest bytes (``recipe``). Direct deltas are possible because seen models lie on a *lattice*,
-with a codec whose sums are exact (``ecsq`` with ``ladder``): its steps are powers of two, and so is the origin's grid.
-Every number in a seen model is then a whole multiple m of the finest of them, g, and while |m| < 2**24 (weights up to
-256 times the largest initial one, unless steps are finer than the grid) float32 holds it and every sum and difference
-of two without rounding; there is no negative zero, since x + 0, x - x and a step's multiples give none. So a seen model
-does not depend on the path that led to it; the difference of any two is a whole multiple of some step, which
-``Ecsq.exact`` codes without loss. The server checks the result's hash before it offers a direct delta, so that numbers
-beyond that range cost bytes, never a wrong model.
+with a codec whose sums are exact (``ladder``): its steps are powers of two, and so is each tensor's grid in the origin.
+Every weight in a seen model is then a whole multiple m of the finest of them, g, and while |m| < 2**24 (weights up to
+256 times their tensor's largest initial one, unless steps are finer than the grid) float32 holds it and every sum and
+difference of two without rounding; there is no negative zero, since x + 0, x - x and a step's multiples give none. The
+same goes for statistics, of 8 bits of mantissa, that change by no more than orders of magnitude. So a seen model does
+not depend on the path that led to it; the difference of any two is a whole multiple of some step, which
+``DeadZone.exact`` codes without loss. The server checks the result's hash before it offers a direct delta, so that
+numbers beyond that range cost bytes, never a wrong model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fedpress.compression.chain import Chain
-from fedpress.compression.codec import NOTHING, Bytes, Codec, Context
-from fedpress.compression.ecsq import Ecsq
-from fedpress.compression.grouped import each_group
-from fedpress.compression.payload import max_bytes, seal, unseal
+from fedpress.compression.codec import NOTHING, PROGRESS, Bytes, Codec, Context, Loss
+from fedpress.compression.deadzone import DeadZone
+from fedpress.compression.grouped import Grouped, per_group
+from fedpress.compression.payload import Sealed, max_bytes, seal, sealed, unseal
 from fedpress.compression.predict import Predict
 from fedpress.compression.raw import Raw
 from fedpress.compression.registry import ids_of, parse
+from fedpress.compression.statistics import rounded, to_bfloat16
 from fedpress.compression.stream import Stream
+from fedpress.compression.wrapper import INSTEAD
 from fedpress.errors import CodecError, DecodeError, SpecError
-from fedpress.params import Array, Spec, Tensors, add, content_hash, finite, subtract
+from fedpress.params import Array, Kind, Spec, Tensors, add, content_hash, finite, subtract
 
 Mode: TypeAlias = Literal["delta", "full"]
 _FRESH: Final = Context()
@@ -76,6 +81,8 @@ class Step:
     payload: bytes
     seen: Tensors
     change: Tensors | None
+    loss: Loss
+    """Of the weights' change, with what earlier versions lost of theirs."""
 
 
 class Rebuilt(NamedTuple):
@@ -100,7 +107,7 @@ class Publisher:
             )
         if Predict.id in ids_of(self.codec):
             raise CodecError(f"Expected a download codec without 'predict', which is for uploads: '{self.codec.text}'.")
-        if self.mode == "full" and isinstance(self.codec, Chain | Ecsq):
+        if self.mode == "full" and isinstance(self.codec, Chain | DeadZone):
             raise CodecError(
                 f"Expected a download codec for whole models, such as 'int8', or mode delta, got '{self.codec.text}'."
             )
@@ -108,7 +115,7 @@ class Publisher:
     @property
     def lattice(self) -> bool:
         """Sums of its deltas are exact, so that any two versions have a direct one."""
-        return isinstance(self.codec, Ecsq) and self.codec.ladder
+        return isinstance(self.codec, DeadZone) and self.codec.ladder
 
     def publish(self, exact: Tensors, seen: Tensors | None, seen_hash: str, version: int) -> Step:
         """The step from ``seen``, the version ``seen_hash`` (None and "": devices hold nothing yet), to ``exact``.
@@ -120,38 +127,59 @@ class Publisher:
         if self.mode == "delta" and seen is None:
             if not finite(exact):
                 raise SpecError("Expected finite numbers in the initial model, got NaN or infinity.")
-            model = origin(exact)
-            return Step(Link("", True, "", content_hash(model), 0), b"", model, None)
+            model = origin(exact, self.spec)
+            return Step(Link("", True, "", content_hash(model), 0), b"", model, None, Loss(0.0, 0.0))
         base, base_hash = (None, "") if self.mode == "full" else (seen, seen_hash)
-        change = exact if base is None else subtract(exact, base)
-        payload, _ = seal(self.codec, change, NOTHING, _context(base_hash), Stream.of("download", version))
-        model, added = _apply(self.codec, base, base_hash, payload, self.spec)
-        link = Link(self.codec.text, base is None, base_hash, content_hash(model), len(payload))
-        return Step(link, payload, model, added)
+        target = rounded(exact, self.spec, self.codec)
+        change = target if base is None else subtract(target, base)
+        codec, made = self.codec, self._sealed(self.codec, change, base_hash, version)
+        if base is not None and made.loss.lost > (1 - PROGRESS) * made.loss.given:
+            codec, made = INSTEAD, self._sealed(INSTEAD, change, base_hash, version)
+        model, added = _apply(codec, base, base_hash, made.payload, self.spec)
+        link = Link(codec.text, base is None, base_hash, content_hash(model), len(made.payload))
+        return Step(link, made.payload, model, added, made.loss)
 
     def direct(self, base: Tensors, base_hash: str, seen: Tensors, seen_hash: str) -> tuple[Link, bytes] | None:
         """One delta from the version ``base`` to the newest, ``seen``, without loss; None if there is none."""
-        if not isinstance(self.codec, Ecsq):
+        if not isinstance(self.codec, DeadZone):
             return None
-        payload = each_group(self.codec.exact, subtract(seen, base))
+        coded, change = per_group(self.codec, self.spec), subtract(seen, base)
+        payload = coded.exact(change, self.codec.exact) if isinstance(coded, Grouped) else self.codec.exact(change)
         if payload is None or content_hash(_apply(self.codec, base, base_hash, payload, self.spec).model) != seen_hash:
             return None
         return Link(self.codec.text, False, base_hash, seen_hash, len(payload)), payload
 
+    def _sealed(self, codec: Codec, change: Tensors, base_hash: str, version: int) -> Sealed:
+        of = per_group(codec, self.spec)
+        return sealed(of, change, NOTHING, _context(base_hash), Stream.of("download", version))
 
-def origin(initial: Tensors) -> dict[str, Array]:
-    """``initial``, rounded to multiples of 2**-16 of the power of two above its largest magnitude; no zero is negative,
-    so that taking a step off again gives the same bits."""
-    largest = max((float(np.abs(a).max(initial=0)) for a in initial.values()), default=0.0)
+
+def origin(initial: Tensors, spec: Spec) -> dict[str, Array]:
+    """``initial`` of ``spec`` as every device makes it. Weights: each tensor in multiples of 2**-16 of the power of two
+    above its largest magnitude, and no zero negative, so that taking a step off again gives the same bits. Statistics
+    as they travel; what is frozen as it is."""
+    return {t.name: _ORIGINS[t.kind](initial[t.name]) for t in spec}
+
+
+def _on_grid(array: Array) -> Array:
+    largest = float(np.abs(array).max(initial=0))
     if not 0 < largest < 2.0**100:
-        return {n: np.array(a) for n, a in initial.items()}
+        return np.array(array)
     grid = np.float32(math.ldexp(1.0, max(math.frexp(largest)[1] - 16, -120)))
-    return {n: np.rint(a / grid) * grid + np.float32(0) for n, a in initial.items()}
+    found: Array = np.rint(array / grid) * grid + np.float32(0)
+    return found
 
 
-def snapshot(seen: Tensors) -> bytes:
-    """A full payload of codec ``raw``: the seen model to the bit."""
-    return seal(Raw(), seen, NOTHING, _FRESH, Stream(0))[0]
+_ORIGINS: Final[Mapping[Kind, Callable[[Array], Array]]] = {
+    "weight": _on_grid,
+    "statistic": to_bfloat16,
+    "frozen": np.array,
+}
+
+
+def snapshot(seen: Tensors, spec: Spec) -> bytes:
+    """A full payload of codec ``raw``: the seen model of ``spec`` to the bit."""
+    return seal(per_group(Raw(), spec), seen, NOTHING, _FRESH, Stream(0))[0]
 
 
 def recipe(

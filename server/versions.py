@@ -123,8 +123,8 @@ class Versions:
         blobs = {v.link: v.blob for v in [*self._history, *filter(None, self._direct.values())]}
         return [
             pb.Blob(
-                hash=bytes.fromhex(blobs[link] if link in blobs else self._whole()),
-                size=link.bytes,
+                hash=bytes.fromhex(blobs[link] if link in blobs else self._whole()[0]),
+                size=link.bytes if link in blobs else len(self._whole()[1]),
                 codec=link.codec,
                 full=link.full,
                 step=link == self._history[-1].link and not link.full,
@@ -218,12 +218,12 @@ class Versions:
                 break
         return model if content_hash(model) == version_hash else None
 
-    def _whole(self) -> str:
-        """The blob of the model that devices see, as it is: made when first needed, kept until the next version."""
+    def _whole(self) -> tuple[str, bytes]:
+        """SHA-256 and bytes of the model that devices see: made when first needed, kept until the next version."""
         if self._snapshot is None:
-            data = snapshot(self._seen)
+            data = snapshot(self._seen, self._spec)
             self._snapshot = _sha(data), data
-        return self._snapshot[0]
+        return self._snapshot
 
 
 def publisher(settings: Download, spec: Spec) -> Publisher:

@@ -51,7 +51,7 @@ def published(codec: str, mode: str = "delta", count: int = 8) -> list[Step]:
 
 def blobs(steps: list[Step], links: list[Link], more: dict[Link, bytes] | None = None) -> list[tuple[str, bool, bytes]]:
     payloads = {step.link: step.payload for step in steps} | (more or {})
-    return [(link.codec, link.full, payloads.get(link) or snapshot(steps[-1].seen)) for link in links]
+    return [(link.codec, link.full, payloads.get(link) or snapshot(steps[-1].seen, SPEC)) for link in links]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def blobs(steps: list[Step], links: list[Link], more: dict[Link, bytes] | None =
 def test_every_device_arrives(codec: str, mode: str) -> None:
     """One that took every version, one that missed some, one that is new: all hold what the server says they see."""
     steps = published(codec, mode)
-    faithful, before = (origin(models(1)[0]), steps[0].link.hash) if mode == "delta" else (None, "")
+    faithful, before = (origin(models(1)[0], SPEC), steps[0].link.hash) if mode == "delta" else (None, "")
     for now in range(mode == "delta", len(steps)):
         known = steps[: now + 1]
         goal = known[-1]
@@ -94,7 +94,7 @@ def test_every_device_makes_the_origin_for_itself() -> None:
     first, second = published("topk:0.05+int8", count=2)
     assert first.link.origin
     assert first.link.bytes == len(first.payload) == 0
-    made = origin(models(1)[0])
+    made = origin(models(1)[0], SPEC)
     assert content_hash(made) == first.link.hash
     assert np.allclose(flatten(made), flatten(models(1)[0]), atol=2.0**-14)
     assert recipe([first.link], first.link.hash, SPEC) == []
