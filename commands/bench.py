@@ -128,3 +128,52 @@ def bench_privacy(
         rows = privacy.run(settings or [], epsilon or [], seed or [0, 1, 2], out, keys or [], steps.run)
     wide.print(privacy.table(rows))
     console.print(str(out / "privacy.json"))
+
+
+@app.command("zoo")
+def bench_zoo(
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is compared with raw; repeat for more. default: the default codecs. A new arm is its name, a "
+            'colon and keys of the plan, divided by semicolons: "fine:upload.codec=ef+ecsq:2;download.codec=int8".',
+            show_default="default",
+        ),
+    ] = None,
+    half: Annotated[
+        Literal["tuned", "unseen", "all"],
+        typer.Option(help="tuned: to choose by; unseen: to report, never to choose by."),
+    ] = "all",
+    cell: Annotated[
+        list[str] | None, typer.Option(help="A cell; repeat for more. Default: all of the half.", show_default=False)
+    ] = None,
+    small: Annotated[bool, typer.Option("--small", help="Only the cells that run in CI.")] = False,
+    seed: Seeds = None,
+    keys: Keys = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that measure, each one run at a time.")] = 1,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run all again. Kept runs know their plan, not the code that ran it.")
+    ] = False,
+    fresh_arm: Annotated[
+        list[str] | None,
+        typer.Option(help="Run this arm again, as after a change of codecs; repeat for more.", show_default=False),
+    ] = None,
+    out: Out = Path("runs/zoo"),
+) -> None:
+    """Compressed runs beside raw ones over kinds of models, optimisers and data that no default was fitted to.
+
+    Example: [bold]fedpress bench zoo --half tuned --seed 0 --arm default --arm "c1:upload.codec=ef+ecsq:2"[/bold]
+    """
+    from fedpress.simulations.benchmarks.steps import Steps
+    from fedpress.simulations.benchmarks.zoo import arms, cells, measures, runs, tables
+
+    compared = arms.parse(arm or [])
+    again = list(compared) if fresh else fresh_arm or []
+    names = cell or cells.chosen(half, small)
+    with Steps(console, "running") as steps:
+        lines = runs.lines(names, compared, seed or [0, 1, 2], out, keys or [], workers, again, steps.run)
+    for name in sorted({line.half for line in lines}):
+        wide.print(tables.table(name, lines))
+    wide.print(tables.summary(measures.totals(lines)))
+    for path in runs.save(lines, compared, out):
+        console.print(str(path))

@@ -115,8 +115,13 @@ def stack(axes: Axes, rounds: Sequence[int], *layers: tuple[str, Sequence[float]
 
 def percent_axis(axes: Axes) -> None:
     """Fractions as percent, upwards."""
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+    share_axis(axes.yaxis)
+
+
+def share_axis(axis: Axis) -> None:
+    """Fractions as percent."""
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
 
 
 def whole_axis(axes: Axes) -> None:

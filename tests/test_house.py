@@ -38,6 +38,7 @@ HEAVY = {
         "compression/models",
         "simulations/tasks",
         "simulations/benchmarks/dp_overhead.py",
+        "simulations/benchmarks/zoo/tasks",
         "simulations/engines/warm.py",
         "simulations/audit",
     },
@@ -46,7 +47,7 @@ HEAVY = {
     "scipy": {"privacy"},
     "onnx": {"compression/models"},
     "onnxruntime": {"compression/models"},
-    "sklearn": {"simulations/tasks"},
+    "sklearn": {"simulations/benchmarks/zoo/tasks", "simulations/tasks"},
     "matplotlib": {
         "simulations/plots.py",
         "simulations/drawing.py",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from fedpress.simulations.benchmarks.rate_distortion import Bound
-from fedpress.simulations.drawing import MUTED, PAPER, C, canvas, log_bytes_axis, percent_axis, save
+from fedpress.simulations.drawing import MUTED, PAPER, C, canvas, log_bytes_axis, percent_axis, save, share_axis
 
 #: Told apart by those who do not see all colours (Okabe, Ito 2008).
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6f00", "#333333")
@@ -16,6 +16,7 @@ _SIZE: Final = (760, 460)
 _MARKS: Final = "os^Dv"
 _REPLAYED: Final = "* with its own memory: not on the numbers of the line"
 _POINTS: Final = 400
+_ROW, _MARGIN = 15, 80
 
 
 def rate_distortion(points: Sequence[tuple[str, float, float]], shared: Bound, stem: Path) -> list[Path]:
@@ -57,6 +58,41 @@ def accuracy_by_traffic(curves: Mapping[str, Sequence[tuple[float, float]]], tit
     axes.set_xlabel("bytes sent so far, both directions, all clients")
     axes.set_ylabel("accuracy")
     axes.legend(loc="lower right", fontsize=8, frameon=False)
+    return save(figure, stem)
+
+
+class Mark(NamedTuple):
+    """An arm in a cell: shares lost of what uncompressed runs gain, at the end and in mid-run; the ratio of bytes."""
+
+    end: float
+    middle: float
+    ratio: float
+
+
+def losses(marks: Mapping[str, Sequence[Mark]], cells: Sequence[tuple[str, str]], stem: Path) -> list[Path]:
+    """What each arm loses in each cell: ``marks`` by arm, one for each of the ``cells``, which are (half, name)."""
+    halves = list(dict.fromkeys(half for half, _ in cells))
+    labels = [text for half in halves for text in (half, *(name for of, name in cells if of == half))]
+    figure, (axes,) = canvas(size=(_SIZE[0], _MARGIN + _ROW * len(labels)))
+    places = [labels.index(name) for _, name in cells]
+    for number, (arm, found) in enumerate(marks.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        at = [y + 0.6 * (number + 0.5) / len(marks) - 0.3 for y in places]
+        end, middle, ratios = zip(*found, strict=True)
+        axes.hlines(at, end, middle, color=colour, linewidth=0.8)
+        axes.plot(middle, at, "o", color=colour, markersize=4, fillstyle="none", label=f"{arm}, at a third")
+        axes.plot(end, at, "o", color=colour, markersize=4, label=f"{arm}, at the end")
+        for y, ratio in zip(at, ratios, strict=True) if len(marks) == 1 else ():
+            axes.text(1.01, y, f"{ratio:.0f}x", fontsize=7, va="center", transform=axes.get_yaxis_transform())
+    axes.axvline(0, color=PAPER[MUTED], linewidth=0.8)
+    axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    for label in axes.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() in halves else "normal")
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    share_axis(axes.xaxis)
+    axes.grid(visible=True, axis="both")
+    axes.set_xlabel("lost, of what uncompressed runs gain" + "; right: times less traffic" * (len(marks) == 1))
+    figure.legend(loc="outside upper right", fontsize=8, frameon=False, ncols=4)
     return save(figure, stem)
 
 

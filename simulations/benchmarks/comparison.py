@@ -109,18 +109,18 @@ def _sent(result: Result) -> dict[int, int]:
 
 
 class Reached(NamedTuple):
-    """When an accuracy was: the round, the payload bytes sent until then, the seconds into the run."""
+    """When a value was: the round, the payload bytes sent until then, the seconds into the run."""
 
     round: int
     sent: int
     seconds: float
 
 
-def reached(result: Result, target: float) -> Reached | None:
-    """When the accuracy, averaged with the two before, was first no lower than ``target``; None if it never was."""
+def reached(result: Result, target: float, metric: str = "accuracy") -> Reached | None:
+    """When the metric, averaged with the two before, was first no lower than ``target``; None if it never was."""
     sent = _sent(result)
     elapsed = {r.round: r.elapsed for r in result.rounds}
-    points = [(number, value) for number, value in curve(result.rounds) if sent.get(number)]
+    points = [(number, value) for number, value in curve(result.rounds, metric) if sent.get(number)]
     for end in range(_SMOOTH, len(points) + 1):
         if statistics.mean(value for _, value in points[end - _SMOOTH : end]) >= target:
             number = points[end - 1][0]

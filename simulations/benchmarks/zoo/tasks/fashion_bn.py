@@ -1,0 +1,18 @@
+"""Fashion-MNIST with a CNN with BatchNorm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedpress.simulations.benchmarks.zoo.tasks.pictures import fashion as data
+
+__all__ = ["data", "model"]
+
+
+def model() -> Any:
+    """Three convolutions."""
+    from torch import nn
+
+    from fedpress.simulations.benchmarks.zoo.tasks.layers import cnn
+
+    return cnn((1, 16, 32, 64), 10, nn.BatchNorm2d)

@@ -1,0 +1,16 @@
+"""Fashion-MNIST with a CNN with GroupNorm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedpress.simulations.benchmarks.zoo.tasks.pictures import fashion as data
+
+__all__ = ["data", "model"]
+
+
+def model() -> Any:
+    """Three convolutions."""
+    from fedpress.simulations.benchmarks.zoo.tasks.layers import cnn, group_norm
+
+    return cnn((1, 16, 32, 64), 10, group_norm)
