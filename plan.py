@@ -7,7 +7,6 @@ name. Overrides are ``section.key=value`` with a TOML value (bare words are take
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from fedpress.errors import PlanError, closest
 from fedpress.sections import (
-    AUTO,
     Audit,
     Clients,
     Cohort,
@@ -134,12 +132,6 @@ class Plan(Section):
     def concurrency(self, enrolled: int) -> int:
         """Clients that train at the same time, of ``enrolled``, where there are no cohorts."""
         return self.cohort.concurrency or self.cohort_size(enrolled)
-
-    @property
-    def server_lr(self) -> float:
-        """The server's learning rate: as given, or what makes good the length that ``ecsq`` takes from updates."""
-        shortened = self.upload.codec == AUTO or re.search(r"\becsq\b", self.upload.codec)
-        return self.strategy.lr or (1.2 if shortened else 1.0)
 
     @property
     def directory(self) -> Path:

@@ -133,7 +133,7 @@ class StrategySection(Section):
 
     name: str = Field("fedavg", description="one of `fedpress strategies`")
     weighting: Literal["examples", "uniform"] = Field("examples", description="weight of a client's update")
-    lr: float = Field(0.0, ge=0, le=10, description="the server's learning rate; 0: 1.2 with ecsq uploads, otherwise 1")
+    lr: float = Field(0.0, ge=0, le=10, description="the server's learning rate; 0: the strategy's own, mostly 1")
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -145,7 +145,10 @@ class Upload(Section):
     """Device to server."""
 
     codec: str = Field("ef:0.9+predict:0.5+nmse:0.5", description="the update's codec; auto: per client, round")
-    rate_end: float = Field(0.0, ge=0, description="rate of ecsq or dither in the last round, linearly; 0: constant")
+    rate_end: float = Field(
+        0.0, ge=0, description="rate of ecsq or dither, or loss of nmse, in the last round, linearly; 0: constant"
+    )
+    floor: float = Field(0.0, ge=0, lt=1, description="auto: the share of an update's energy to keep at least")
 
     @field_validator("codec")
     @classmethod
@@ -154,7 +157,7 @@ class Upload(Section):
 
     @model_validator(mode="after")
     def _rated(self) -> Self:
-        if self.rate_end and self.codec != AUTO and not re.search(r"\b(ecsq|dither)\b", self.codec):
+        if self.rate_end and self.codec != AUTO and not re.search(r"\b(ecsq|dither|nmse)\b", self.codec):
             raise ValueError(f"expected upload.rate_end = 0 with the codec '{self.codec}', which has no rate")
         return self
 
@@ -166,10 +169,18 @@ class Download(Section):
     mode: Literal["delta", "full"] = Field("delta", description="send what changed since the device's version, or all")
     history: int = Field(50, ge=1, description="versions whose deltas are kept for devices that missed rounds")
 
+    floor: float = Field(0.0, ge=0, lt=1, description="auto: the share of a change's energy to keep at least")
+
     @field_validator("codec")
     @classmethod
     def _known(cls, text: str) -> str:
-        return _codec(text)
+        return text if text == AUTO else _codec(text)
+
+    @model_validator(mode="after")
+    def _changes(self) -> Self:
+        if self.codec == AUTO and self.mode == "full":
+            raise ValueError("expected download.mode = 'delta' with download.codec = 'auto', got 'full'")
+        return self
 
 
 class Evaluate(Section):

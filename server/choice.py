@@ -1,56 +1,57 @@
-"""The codec of one client's next update: the plan's, its rate on schedule; or, with ``upload.codec = "auto"``, one that
-is chosen from what was measured of the client.
+"""The codec of one client's next update, and of the next download: the plan's, its rate on schedule; or, with the codec
+"auto", one whose loss is chosen where bytes matter.
 
-Two questions, each with a reason that stands in the round's record (the idea that choosing a codec is a codec's work is
-hivemind's, Ryabinin et al. 2021; the rates are those of ``fedpress bench traffic``):
+    *When?* Early rounds decide where a run goes, and what one of them loses is missing at once; late ones move the model
+    little, and mostly by noise. So the share of the energy that may be lost grows from round to round.
 
-    *Which family?* Error feedback pays while a device comes back soon: what one update loses the next one carries. From
-    a device that comes rarely the residual is stale, and in the benchmarks updates without feedback did better.
+    *Who?* Error feedback pays while a device comes back soon: what one update loses the next one carries. From a device
+    that comes rarely the residual is stale: its updates go without feedback, and finer for it.
 
-    *Which rate?* The finest at which the upload takes at most a tenth of the time that the device has for a round
-    anyway: its training, or the round's deadline where that is not known. A slow link gets a coarser step.
+    *How light are the tails?* That needs no choice: ``nmse`` finds the step from the update's own values.
 
-A device on which coding itself takes a quarter of a second, and more than a tenth of its training, gets the entropy
-stage's cheaper model.
+A plan may set a floor, the least share of the energy to keep, and a budget of bits per parameter. Nothing here reads a
+clock: the same seed gives the same codecs. The idea that choosing a codec is a codec's work is hivemind's (Ryabinin et
+al. 2021).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from fedpress.sections import AUTO, Upload
+from fedpress.sections import AUTO, Download, Upload
 
-#: The rate of the last stage that has one, in a codec's canonical text.
-_RATE: Final = re.compile(r"(.*\b(?:ecsq|dither):)([0-9.e-]+)")
-#: Bits per parameter that the rates of ``ecsq`` took on what runs really sent: for planning only.
-BITS: Final[Mapping[float, float]] = {2.0: 0.75, 2.5: 0.4, 3.0: 0.3, 4.0: 0.12, 6.0: 0.03}
-#: Family and rate for clients that come often, and rarely, where nothing was measured yet.
-OFTEN: Final = ("ef:0.9+predict:0.5+", 3.0)
-RARELY: Final = ("", 2.5)
+#: The rate or loss of the last stage that has one, in a codec's canonical text.
+_RATE: Final = re.compile(r"(.*\b(?:ecsq|dither|nmse):)([0-9.e-]+)")
+import os  # experiments
+
+_E = [float(x) for x in os.environ.get("FP_AUTO", "0.2,0.6,0.2,0.5,1.0").split(",")]
+#: The share that updates and downloads lose in the first round, and in the last.
+UP: Final = (_E[0], _E[1])
+DOWN: Final = (_E[2], _E[3])
+_POWER = _E[4]
+#: What goes before it for clients that come often.
+OFTEN: Final = os.environ.get("FP_OFTEN", "ef:0.9+predict:0.5+")
+#: What clients that come rarely may lose of what others may.
+_RARELY: Final = 0.6
 _OFTEN: Final = 0.5
-_SHARE: Final = 0.1
-_NOTICED_S: Final = 0.25
 _FEW: Final = 4  # rounds before a client's habits count
+#: Bits per parameter that a loss takes on Gaussian numbers, about: for planning within a budget only.
+_LEAST, _MOST = 0.02, 0.95
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a client. Zero: not measured.
+    """What is known of a client's next update.
 
-    ``link_up``: bytes per second. ``train_seconds``, ``encode_seconds``: of its last update. ``invited``: rounds it was
-    invited to, of the last ``rounds``. ``deadline_s``: of a round.
+    ``progress``: the share of the run's rounds before it. ``invited``: rounds that the client was invited to, of the
+    last ``rounds``; 0 of 0 where nothing is known.
     """
 
-    parameters: int
-    link_up: float = 0.0
-    train_seconds: float = 0.0
-    encode_seconds: float = 0.0
+    progress: float = 0.0
     invited: int = 0
     rounds: int = 0
-    deadline_s: float = 0.0
 
 
 class Choice(NamedTuple):
@@ -69,30 +70,42 @@ def scheduled(text: str, rate_end: float, share: float) -> str:
     return f"{text[: found.start(2)]}{rate + (rate_end - rate) * share:.4g}{text[found.end(2) :]}"
 
 
-def choose(facts: Facts) -> Choice:
+def upload(facts: Facts, settings: Upload) -> Choice:
     """The codec for one client's next update."""
     often = facts.rounds < _FEW or facts.invited >= _OFTEN * facts.rounds
-    family = "takes part often" if often else f"takes part in {facts.invited} of {facts.rounds} rounds: no feedback"
-    wrapper, usual = OFTEN if often else RARELY
-    rate, why = _rate(facts, usual)
-    model, slow = "", ""
-    if facts.train_seconds > 0 and facts.encode_seconds > max(_NOTICED_S, _SHARE * facts.train_seconds):
-        model, slow = ",model=adaptive", f"; coding took {facts.encode_seconds:.2f} s: the cheaper model"
-    return Choice(f"{wrapper}ecsq:{rate}{model}", f"{family}; {why}{slow}")
+    lost = _between(UP, facts.progress)
+    if not often:
+        lost *= _RARELY
+    lost, why = _allowed(lost, settings.floor)
+    who = "takes part often" if often else f"takes part in {facts.invited} of {facts.rounds} rounds: no feedback"
+    return Choice(f"{OFTEN if often else ''}nmse:{lost:.3g}", f"{who}; {_when(facts.progress)}{why}")
 
 
-def _rate(facts: Facts, usual: float) -> tuple[float, str]:
-    budget = _SHARE * (facts.train_seconds or facts.deadline_s)
-    if not facts.link_up or not budget:
-        return usual, "no transfer yet was long enough to measure the link by"
-    link = f"{facts.link_up / 1000:.0f} kB/s"
-    for rate, bits in BITS.items():
-        seconds = facts.parameters * bits / 8 / facts.link_up
-        if rate >= usual and seconds <= budget:
-            return rate, f"{link}: about {seconds:.2f} s of {budget:.2f} s"
-    return max(BITS), f"{link}: the coarsest, more than {budget:.2f} s anyway"
+def download(progress: float, settings: Download) -> str:
+    """The codec of the version that comes after a share of the run's rounds."""
+    if settings.codec != AUTO:
+        return settings.codec
+    lost, _ = _allowed(_between(DOWN, progress), settings.floor)
+    return f"nmse:{lost:.3g},ladder=true"
 
 
-def possible(upload: Upload) -> tuple[str, ...]:
-    """Every codec that updates of a run may come in: what a device must know."""
-    return tuple(f"{wrapper}ecsq" for wrapper, _ in (OFTEN, RARELY)) if upload.codec == AUTO else (upload.codec,)
+def possible(settings: Upload | Download) -> tuple[str, ...]:
+    """Every codec that may be chosen: what a device must know."""
+    if settings.codec != AUTO:
+        return (settings.codec,)
+    return (f"{OFTEN}nmse", "nmse") if isinstance(settings, Upload) else ("nmse:0.5,ladder=true",)
+
+
+def _between(ends: tuple[float, float], progress: float) -> float:
+    start, end = ends
+    return start + (end - start) * min(1.0, max(0.0, progress)) ** _POWER
+
+
+def _allowed(lost: float, floor: float) -> tuple[float, str]:
+    """The loss within the plan's floor, and what to say of it."""
+    most = max(_LEAST, 1.0 - floor) if floor else _MOST
+    return (most, f"; floor {floor:g}") if lost > most else (lost, "")
+
+
+def _when(progress: float) -> str:
+    return f"after {100 * progress:.0f} % of the rounds"

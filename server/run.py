@@ -82,7 +82,7 @@ class Run:
         self._noise = noise or Noise.secret()
         self._central = Central.of(plan)
         self.run_id = claim(store, self.spec, plan, self._central)
-        self.versions = Versions(plan.download, self.spec, store)
+        self.versions = Versions(plan.download, self.spec, store, plan.run.rounds)
         self.meter = Meter((int(store.meta("wire_up") or 0), int(store.meta("wire_down") or 0)))
         self.finished = ""
         self.stirred = 0  # grows whenever a held request for work may have another answer
@@ -93,7 +93,7 @@ class Run:
         self._taken: set[str] = set()
         self._began = self._opened = clock()
         self._before = float(store.meta("elapsed") or 0.0)
-        texts = (*possible(plan.upload), plan.download.codec)
+        texts = (*possible(plan.upload), *possible(plan.download))
         needs = frozenset[str]().union(*(ids_of(parse_codec(text)) for text in texts))
         self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec, room(plan, self.spec))
         self._guarded = None if self._central is None else Guarded(self.spec, self._central, self._noise)

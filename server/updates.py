@@ -21,7 +21,7 @@ from fedpress.protos import fleet_pb2 as pb
 from fedpress.sections import AUTO
 from fedpress.server.aggregate import Gathering
 from fedpress.server.bounds import check_update
-from fedpress.server.choice import Choice, Facts, choose, scheduled
+from fedpress.server.choice import Choice, Facts, scheduled, upload
 from fedpress.server.enrolment import Enrolment
 from fedpress.server.guarded import Guarded
 from fedpress.server.leases import Lease
@@ -75,23 +75,13 @@ class Updates:
         return 0 if lease.evaluate else max_bytes(self.codec(lease), self._spec)
 
     def _choose(self, lease: Lease) -> Choice:
-        upload, rounds = self._plan.upload, self._plan.run.rounds
-        share = (lease.round - 1) / max(1, rounds - 1)
-        if upload.codec != AUTO:
-            return Choice(scheduled(parse_codec(upload.codec).text, upload.rate_end, share), "")
+        settings, rounds = self._plan.upload, self._plan.run.rounds
+        progress = (lease.round - 1) / max(1, rounds - 1)
+        if settings.codec != AUTO:
+            return Choice(scheduled(parse_codec(settings.codec).text, settings.rate_end, progress), "")
         habits = self._store.habits(lease.client, lease.round - _REMEMBERED)
-        report = pb.Report.FromString(habits.report)
-        facts = Facts(
-            self._spec.size,
-            self._enrolment.capabilities(lease.client).link.up,
-            report.train_seconds,
-            report.encode_seconds,
-            habits.invited,
-            min(_REMEMBERED, lease.round - habits.since) if habits.since else 0,
-            self._plan.cohort.deadline_s,
-        )
-        choice = choose(facts)
-        return choice._replace(codec=scheduled(choice.codec, upload.rate_end, share))
+        known = min(_REMEMBERED, lease.round - habits.since) if habits.since else 0
+        return upload(Facts(progress, habits.invited, known), settings)
 
     # -- what they come to --------------------------------------------------------------------------------------------
 

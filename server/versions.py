@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fedpress.compression.download import Link, Publisher, decode_change, rebuild, recipe, snapshot
@@ -18,6 +18,7 @@ from fedpress.params import Spec, Tensors, content_hash, subtract
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import SHORT
 from fedpress.sections import Download
+from fedpress.server.choice import download
 from fedpress.server.store import Store
 
 #: Versions between two that the store keeps whole, as devices see them; the others are sums of payloads that it has.
@@ -37,7 +38,8 @@ class Version:
 class Versions:
     """The latest version and the history of how to get there. Lives on the store's thread."""
 
-    def __init__(self, settings: Download, spec: Spec, store: Store) -> None:
+    def __init__(self, settings: Download, spec: Spec, store: Store, rounds: int) -> None:
+        self._settings, self._rounds = settings, rounds
         self._publisher = publisher(settings, spec)
         self._full = settings.mode == "full"
         self._keep = 1 if self._full else settings.history
@@ -81,7 +83,8 @@ class Versions:
         self._bases.clear()
         if self._full:
             self._history, self._seen = [], {}
-        step = self._publisher.publish(exact, self._seen or None, self.hash, number)
+        codec = parse(download(number / self._rounds, self._settings))
+        step = replace(self._publisher, codec=codec).publish(exact, self._seen or None, self.hash, number)
         version = Version(number, step.link, _sha(step.payload), step.payload)
         self._store.versions.add(number, version.link, version.payload, self._keep)
         self._store.versions.add_hash(number, version.link.hash, self._names)
@@ -229,7 +232,7 @@ class Versions:
 def publisher(settings: Download, spec: Spec) -> Publisher:
     """What makes the plan's downloads. Raises PlanError for a codec that cannot serve them."""
     try:
-        return Publisher(parse(settings.codec), settings.mode, spec)
+        return Publisher(parse(download(0.0, settings)), settings.mode, spec)
     except CodecError as error:
         raise PlanError(f"{error} (download.codec)") from error
 

@@ -125,7 +125,7 @@ def build(plan: Plan) -> Strategy:
     compatibility.check(section.name, kind.needs, plan)
     given = {
         "weighting": section.weighting,
-        "lr": section.lr or kind.server_lr or plan.server_lr,
+        "lr": section.lr or kind.server_lr,
         "discount": plan.cohort.discount,
         **section.options,
     }

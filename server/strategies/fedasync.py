@@ -28,7 +28,6 @@ class FedAsync(FedAvg):
     id: ClassVar[str] = "fedasync"
     citation: ClassVar[str] = "Xie et al. 2019"
     needs: ClassVar[frozenset[str]] = frozenset({EACH})
-    server_lr: ClassVar[float] = 1.0
 
     alpha: Annotated[float, Field(gt=0, le=1, description="share of a fresh client's model in the next")] = 0.6
 

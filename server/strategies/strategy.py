@@ -66,7 +66,7 @@ class Strategy(Protocol):
     needs: ClassVar[frozenset[str]]
     """What it asks of a plan: names in ``server.strategies.compatibility``."""
     server_lr: ClassVar[float]
-    """The server's learning rate where the plan names none; 0: the one that the upload's codec suggests."""
+    """The server's learning rate where the plan names none."""
 
     def layout(self, full: Spec) -> Layout:
         """What travels of a model of spec ``full``, and beside it. Raises SpecError or PlanError for a bad pattern."""

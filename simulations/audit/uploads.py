@@ -25,7 +25,7 @@ from fedpress.params import Array, Spec, Tensors, flatten, learned, subtract, un
 from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.sections import AUTO
-from fedpress.server.choice import Facts, choose
+from fedpress.server.choice import Facts, upload
 from fedpress.server.tickets import shared_seed, training
 from fedpress.simulations.audit.findings import Reconstruction
 from fedpress.simulations.audit.releases import local_privacy
@@ -88,7 +88,7 @@ def _seen(problem: Problem, one: Split, victim: int) -> Iterator[tuple[str, Tens
     """What an attacker may have of a client that holds ``one`` example: its name in the report, and the update."""
     plan, base, spec = problem.plan, problem.initial.tensors, problem.initial.spec
     trainer = problem.trainer_on(ClientData(one, one.take(np.zeros(1, np.bool_))))
-    text = choose(Facts(spec.size)).codec if plan.upload.codec == AUTO else plan.upload.codec
+    text = upload(Facts(), plan.upload).codec if plan.upload.codec == AUTO else plan.upload.codec
     privacy = local_privacy(plan) if plan.privacy.mode == "local" else None
     noised = ", noised," if privacy else ""
     yield "the bare update", _update(trainer, plan, base, victim, 1, None)

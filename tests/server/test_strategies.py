@@ -107,8 +107,3 @@ def test_the_servers_learning_rate_scales_the_mean() -> None:
     updates = [([0.25, 0.25], 1), ([0.75, 0.75], 1)]
     for lr, expected in ((1.0, 1.5), (1.5, 1.75), (0.5, 1.25)):
         assert step(updates, f"strategy.lr={lr}") == [expected, expected]
-
-
-@pytest.mark.parametrize(("codec", "lr"), [("raw", 1), ("ef+topk:0.01", 1), ("ef+ecsq:4", 1.2), ("auto", 1.2)])
-def test_unless_given_it_makes_good_what_ecsq_takes_from_updates(codec: str, lr: float) -> None:
-    assert load(None, [f"upload.codec={codec}"]).server_lr == lr

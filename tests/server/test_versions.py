@@ -33,7 +33,7 @@ class Run:
     def __init__(self, path: Path, codec: str = LATTICE, mode: str = "delta", history: int = 20) -> None:
         self.settings = Download(codec=codec, mode=mode, history=history)  # type: ignore[arg-type]
         self.store = Store(path / "store.sqlite", durable=False)
-        self.versions = Versions(self.settings, SPEC, self.store)
+        self.versions = Versions(self.settings, SPEC, self.store, 10)
         self.walk = models(40)
         self.held: list[tuple[str, Tensors]] = []
 
@@ -72,7 +72,7 @@ class Run:
         return sum(blob.size for blob in self.versions.recipe(name))
 
     def restart(self) -> None:
-        self.versions = Versions(self.settings, SPEC, self.store)
+        self.versions = Versions(self.settings, SPEC, self.store, 10)
         self.versions.restore()
 
 
