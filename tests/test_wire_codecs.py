@@ -18,10 +18,11 @@ import pytest
 
 from fedpress.compression.codec import NOTHING, Context
 from fedpress.compression.deadzone import DeadZone
+from fedpress.compression.grouped import per_group
 from fedpress.compression.payload import seal, unseal
 from fedpress.compression.registry import parse
 from fedpress.compression.stream import Stream
-from fedpress.params import Spec, Tensors, flatten, unflatten
+from fedpress.params import Kind, Spec, Tensors, TensorSpec, flatten, unflatten
 
 _FOUND: Any = importlib.util.spec_from_file_location("stranger", Path(__file__).with_name("stranger.py"))
 S: Any = importlib.util.module_from_spec(_FOUND)
@@ -260,3 +261,23 @@ def test_lossless() -> None:
         tensor = {"x": np.array(some, np.float32)}
         flags.append(meet("lossless", tensor, partial(lossless, shapes=[(len(some),)]))[0])
     assert flags == [1, 3, 5, 0, 0]
+
+
+def test_each_kind_of_tensor_is_coded_by_itself() -> None:
+    """Section 9: weights by the text, statistics to the bit, and nothing of what is frozen."""
+    shapes: dict[str, tuple[int, ...]] = {"w": (20, 10), "mean": (10,), "v": (30,), "base": (7,), "variance": (10,)}
+    kinds: dict[str, Kind] = {"mean": "statistic", "variance": "statistic", "base": "frozen"}
+    spec = Spec(tuple(TensorSpec(n, shape, kind=kinds.get(n, "weight")) for n, shape in shapes.items()))
+    x = dict(zip(shapes, tensors(8, list(shapes.values())).values(), strict=True))
+    x["base"] = np.zeros(7, np.float32)
+    codec = per_group(parse("ef:0.9+predict:0.5+nmse:0.5"), spec)
+    payload, _ = seal(codec, x, codec.init(spec), CONTEXT, Stream(9))
+    size, at = S.varint(payload, 0)
+    weights, rest = payload[at : at + size], payload[at + size :]
+    size, at = S.varint(rest, 0)
+    read = {"weights": predict(weights, [(20, 10), (30,)], 0.5, None)}
+    read["statistics"] = lossless(rest[at : at + size], [(10,), (10,)])
+    assert rest[at + size :] == b""  # the frozen tensors
+    found, _ = unseal(codec, payload, NOTHING, CONTEXT, spec)
+    assert read["weights"] == numbers({n: found[n] for n in ("w", "v")})
+    assert read["statistics"] == numbers({n: x[n] for n in ("mean", "variance")})

@@ -21,7 +21,7 @@ from fedpress.compression.payload import seal, unseal
 from fedpress.compression.registry import describe, parse
 from fedpress.compression.stream import Stream
 from fedpress.compression.wrapper import Wrapper
-from fedpress.params import Spec, Tensors, flatten, unflatten
+from fedpress.params import Kind, Spec, Tensors, flatten, unflatten
 
 _FOUND: Any = importlib.util.spec_from_file_location("stranger", Path(__file__).with_name("stranger.py"))
 S: Any = importlib.util.module_from_spec(_FOUND)
@@ -280,11 +280,21 @@ def test_where_a_byte_stands_in_front() -> None:
 
 
 def test_version_0() -> None:
+    """A grid for each weight, bfloat16 for statistics, nothing for what is frozen."""
+    kinds: list[Kind] = ["weight", "statistic", "weight", "weight", "frozen"]
     x = tensors(5)
-    flat = [float(v) for v in flatten(x)]
-    g = 2.0 ** max(math.frexp(max(map(abs, flat)))[1] - 16, -120)
-    grid = [round(v / g) * g + 0.0 for v in flat]  # all exact but round, which is to nearest even
-    assert np.array(grid, np.float32).tobytes() == flatten(origin(x)).tobytes()
+    spec = Spec(tuple(t._replace(kind=kind) for t, kind in zip(Spec.of(x), kinds, strict=True)))
+    made: list[float] = []
+    for t in spec:
+        own = [float(v) for v in np.ravel(x[t.name])]
+        if t.kind == "weight" and own:
+            g = 2.0 ** max(math.frexp(max(map(abs, own)))[1] - 16, -120)
+            own = [round(v / g) * g + 0.0 for v in own]  # all exact but round, which is to nearest even
+        if t.kind == "statistic":
+            units = [2.0 ** (math.frexp(v)[1] - 8) for v in own]
+            own = [round(v / unit) * unit for v, unit in zip(own, units, strict=True)]
+        made += own
+    assert np.array(made, np.float32).tobytes() == flatten(origin(x, spec)).tobytes()
 
 
 def test_the_page_lists_every_codec_and_option() -> None:
