@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpress.compression import bits, entropy
-from fedpress.compression.codec import Bytes, Context, Loss, State, Wire
+from fedpress.compression.codec import Bytes, Context, Loss, State, Trip, Wire
 from fedpress.compression.native import kernels
 from fedpress.compression.stage import Stage
 from fedpress.compression.steps import MOST_HALVINGS, Energy, halvings
@@ -67,15 +67,21 @@ class DeadZone(Stage):
         """All but ``most_lost``."""
         return 1.0 - self.most_lost
 
-    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
+    def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Steps, centroids, levels."""
-        return self.echo(tensors, state, context, rng)[:2]
-
-    def echo(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State, Tensors]:  # noqa: ARG002
-        """As ``encode``; the levels need no decoding."""
         spec = Spec.of(tensors)
-        made, arrived = self._quantised(flatten(tensors), spec, tensors)
-        return Wire(self._bytes(made, spec, context), {}), state, arrived
+        made, _ = self._quantised(flatten(tensors), spec)
+        return Wire(self._bytes(made, spec, context), {}), state
+
+    def echo(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State, Tensors]:
+        """As ``encode``; the levels need no decoding."""
+        return self.trip(tensors, state, context, rng)[:3]
+
+    def trip(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> Trip:  # noqa: ARG002
+        """As ``encode``; what is lost is known already."""
+        spec = Spec.of(tensors)
+        made, loss = self._quantised(flatten(tensors), spec)
+        return Trip(Wire(self._bytes(made, spec, context), {}), state, unflatten(_values(made, spec), spec), loss)
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """Raises DecodeError."""
@@ -120,11 +126,12 @@ class DeadZone(Stage):
         """Step, centroids, halvings, and levels as they are."""
         return 5 + bits.packed_size(_tensors(spec), _width(MOST_HALVINGS)) + entropy.max_bytes(spec, LIMIT)
 
-    def _quantised(self, x: NDArray[np.float32], spec: Spec, tensors: Tensors) -> tuple[_Levels, Tensors]:
-        """Levels that lose no more than may be, and what they stand for."""
+    def _quantised(self, x: NDArray[np.float32], spec: Spec) -> tuple[_Levels, Loss]:
+        """Levels that lose no more than may be, and what they lose."""
         runs = list(_runs(spec))
         each = [Energy.counted(x[start:stop]) for start, stop in runs]
         whole = Energy.together(each)
+        given = math.fsum(kernels.sum_squares(x[start:stop]) for start, stop in runs)
         want = min(self.wanted(x, whole), _LARGEST)
         if want > _SMALLEST and whole.lost(want) > self.most_lost:
             want = whole.coarsest(self.most_lost, want)
@@ -132,13 +139,11 @@ class DeadZone(Stage):
             step = _rounded(want, self.ladder)
             finer = halvings(each, [stop - start for start, stop in runs], float(step), _most_halvings(float(step)))
             made = self._levels(x, runs, step, finer)
-            arrived = unflatten(_values(made, spec), spec)
-            loss = Loss.of(tensors, arrived)
-            if loss.lost <= self.most_lost * loss.given:
-                return made, arrived
+            loss = Loss(given, _lost(x, made, runs))
+            if loss.lost <= self.most_lost * given:
+                return made, loss
             want = float(step) * (0.5 if self.ladder else _NOTCH)
-        nothing = np.zeros(spec.size, np.int16)
-        return _Levels(nothing, np.float32(0), [], 0.0, 0.0), unflatten(np.zeros(spec.size, np.float32), spec)
+        return _Levels(np.zeros(spec.size, np.int16), np.float32(0), [], 0.0, 0.0), Loss(given, given)
 
     def _levels(
         self, x: NDArray[np.float32], runs: Sequence[tuple[int, int]], step: np.float32, finer: list[int]
@@ -204,9 +209,21 @@ def _steps(
 
 def _values(made: _Levels, spec: Spec) -> NDArray[np.float32]:
     x = np.empty(spec.size, np.float32)
+    if not made.step:
+        x.fill(0)
+        return x
     for (start, stop), own in _steps(list(_runs(spec)), made.step, made.finer):
         kernels.values(made.levels[start:stop], float(own), made.one, made.more, x[start:stop])
     return x
+
+
+def _lost(x: NDArray[np.float32], made: _Levels, runs: Sequence[tuple[int, int]]) -> float:
+    """The energy of what is lost of ``x``, tensor by tensor as in ``Loss.of``."""
+    lost = []
+    for (start, stop), times in zip(runs, made.finer, strict=True):
+        own = float(np.ldexp(made.step, -times))
+        lost.append(kernels.lost(x[start:stop], made.levels[start:stop], own, made.one, made.more))
+    return math.fsum(lost)
 
 
 def _read_halvings(data: Bytes, at: int, blank: list[int], step: np.float32) -> tuple[list[int], int]:

@@ -38,7 +38,7 @@ class Nmse(DeadZone):
         """``lost``."""
         return self.lost
 
-    def wanted(self, x: NDArray[np.float32], energy: Energy) -> float:
+    def wanted(self, x: NDArray[np.float32], energy: Energy) -> float:  # noqa: ARG002
         """Beyond the largest magnitude all is lost: the search begins there."""
-        largest = float(np.abs(x).max(initial=0))
+        largest = float(energy.sizes.max(initial=0))
         return energy.coarsest(self.lost, min(2 * largest, 2.0**112)) if largest else 0.0

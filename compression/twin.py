@@ -378,6 +378,13 @@ def values(levels: NDArray[np.int16], step: float, one: float, more: float, x: N
     x[:] = np.where(levels < 0, -value, value)
 
 
+def lost(x: NDArray[np.float32], levels: NDArray[np.int16], step: float, one: float, more: float) -> float:
+    """See ``kernels/vectors.h``."""
+    off = np.empty(x.size, np.float32)
+    values(levels, step, one, more, off)
+    return sum_squares(np.subtract(x, off, out=off))
+
+
 def plus(x: NDArray[np.float32], share: float, y: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """See ``kernels/vectors.h``."""
     with np.errstate(over="ignore", invalid="ignore"):

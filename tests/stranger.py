@@ -1,5 +1,5 @@
-"""What the formats of ``docs/codecs.md`` share, above all the entropy stage (section 5), read by somebody who has only
-that page: plain Python, without fedpress and NumPy, its tables taken from the page."""
+"""What the formats of ``docs/codecs.md`` share, above all the entropy stage (section 5), ``ecsq`` and ``nmse``, read by
+somebody who has only that page: plain Python, without fedpress and NumPy, its tables taken from the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import re
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "codecs.md").read_text(encoding="utf-8")
@@ -262,3 +262,42 @@ def levels_of(data: bytes, shapes: Shapes, limit: int, hint: list[int] | None = 
         at += size
     assert at == len(data)
     return found
+
+
+def halvings_of(data: bytes, count: int, step: float) -> tuple[list[int], int]:
+    """Those of ``count`` tensors, and how many bytes they take."""
+    w = data[0]
+    size = 1 + -(-count * w // 8)
+    halved = unpacked(data[1:size], w, count)
+    assert 1 <= w <= 5
+    assert w == max(1, max(halved).bit_length())
+    assert step / 2 ** max(halved) >= 2.0**-101
+    assert int.from_bytes(data[1:size], "little") >> count * w == 0
+    return halved, size
+
+
+def deadzone(data: bytes, shapes: Shapes, ladder: bool = False, s: list[float] | None = None) -> list[float]:
+    """``ecsq`` and ``nmse``; ``s``: the step of the newest version, where it is known."""
+    if data == b"\0\0":
+        return [0.0] * sum(map(math.prod, shapes))
+    word, c1, c2 = int.from_bytes(data[:2], "little"), *((128, 128) if ladder else data[2:4])
+    step, at = bf16((word % 2**15).to_bytes(2, "little")), 2 if ladder else 4
+    assert 2.0**-101 <= step <= 2.0**112
+    sizes = [size for size in map(math.prod, shapes) if size]
+    halved = [0] * len(sizes)
+    if word >> 15:
+        halved, taken = halvings_of(data[at:], len(sizes), step)
+        at += taken
+    steps = [step / 2**times for times, size in zip(halved, sizes, strict=True) for _ in range(size)]
+    hint = None if s is None else hint_of(s, [f32(share * rms(s)) for share in (0.5, 2, 5)])
+    out = []
+    for level, own in zip(levels_of(data[at:], shapes, 32767, hint), steps, strict=True):
+        shift = (c1 if abs(level) == 1 else c2) / 256 - 0.5 if level else 0.0
+        out.append(math.copysign(f32(f32(abs(level) + shift) * own), level) if level else 0.0)
+    return out
+
+
+def guarded(data: bytes, read: Callable[[bytes], list[float]], shapes: Shapes, s: list[float] | None) -> list[float]:
+    """Around a chain that ``read`` reads, and that promises no progress."""
+    assert data[0] in (0xA0, 0xAF)
+    return read(data[1:]) if data[0] == 0xA0 else deadzone(data[1:], shapes, False, s)

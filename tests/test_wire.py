@@ -26,6 +26,8 @@ SHAPES = {"w": [2, 3], "b": [2]}
 MODEL = {"w": np.array([[0.5, -1, 0.25], [2, 0, -0.125]], np.float32), "b": np.array([1, -0.5], np.float32)}
 UPDATE = {"w": np.array([[0, 0.5, -0.25], [0.125, 0, -1]], np.float32), "b": np.array([0.0625, 0], np.float32)}
 
+UPLOAD = bytes.fromhex("a002010b0402013cbf5f00")
+
 
 def f32(x: float) -> float:
     return float(struct.unpack("<f", struct.pack("<f", x))[0])
@@ -105,7 +107,8 @@ def test_a_stranger_rebuilds_the_model_and_its_hash() -> None:
 
 
 def test_a_stranger_reads_the_upload() -> None:
-    payload = bytes.fromhex("02010b0402013cbf5f00")
+    assert UPLOAD[0] == 0xA0
+    payload = UPLOAD[1:]
     indices = topk(payload[1 : 1 + payload[0]], 8, 0.3)
     assert indices == [1, 2, 5]
     assert int8(payload[1 + payload[0] :], [3]) == pytest.approx([0.503937, -0.251969, -1.0], abs=1e-6)
@@ -129,21 +132,21 @@ def test_a_stranger_reads_any_indices(n: int, density: float) -> None:
 
 def test_a_stranger_reads_the_messages_of_a_round() -> None:
     shown = dict(re.findall(r"^\| (\S+) \| `([0-9a-f]+)` \|$", PAGE, re.MULTILINE))
-    model, payload = bytes.fromhex(shown["Ticket.model"]), bytes.fromhex("02010b0402013cbf5f00")
+    model, payload = bytes.fromhex(shown["Ticket.model"]), UPLOAD
     assert fields(bytes.fromhex(shown["WorkRequest"])) == {1: model[:8], 3: 20.0}
     part = fields(bytes.fromhex(shown["PushPart"]))
     assert part[2] == payload
     header = fields(part[1])
     report = header.pop(6)
-    assert header == {1: bytes(range(8)), 2: model[:8], 3: 10, 4: hashlib.sha256(payload).digest()[:8]}
+    assert header == {1: bytes(range(8)), 2: model[:8], 3: 11, 4: hashlib.sha256(payload).digest()[:8]}
     assert fields(report) == {1: 300, 2: 10, 3: 0.5, 4: 1.5, 7: 100, 8: 0.75}
 
 
 def test_the_page_holds_the_messages_the_code_sends() -> None:
     shown = dict(re.findall(r"^\| (\S+) \| `([0-9a-f]+)` \|$", PAGE, re.MULTILINE))
-    base, payload = short(shown["Ticket.model"]), bytes.fromhex("02010b0402013cbf5f00")
+    base, payload = short(shown["Ticket.model"]), UPLOAD
     report = pb.Report(examples=300, steps=10, loss=0.5, train_seconds=1.5, held_out=100)
     put_metrics(report, {"accuracy": 0.75})
-    header = pb.PushHeader(ticket=bytes(range(8)), base=base, size=10, checksum=checksum(payload), report=report)
+    header = pb.PushHeader(ticket=bytes(range(8)), base=base, size=11, checksum=checksum(payload), report=report)
     assert pb.WorkRequest(held=base, wait_seconds=20).SerializeToString().hex() == shown["WorkRequest"]
     assert pb.PushPart(header=header, data=payload).SerializeToString().hex() == shown["PushPart"]

@@ -20,7 +20,8 @@ from fedpress.compression.download import origin
 from fedpress.compression.payload import seal, unseal
 from fedpress.compression.registry import describe, parse
 from fedpress.compression.stream import Stream
-from fedpress.params import Spec, Tensors, flatten, unflatten
+from fedpress.compression.wrapper import Wrapper
+from fedpress.params import Kind, Spec, Tensors, flatten, unflatten
 
 _FOUND: Any = importlib.util.spec_from_file_location("stranger", Path(__file__).with_name("stranger.py"))
 S: Any = importlib.util.module_from_spec(_FOUND)
@@ -217,7 +218,8 @@ def test_ef21_remembers_and_dgc_warms_up() -> None:
         context = Context(SEED, round_)
         payload, state = seal(codec, tensors(round_), state, context, Stream(0))
         update, memory = unseal(codec, payload, memory, context, spec)
-        last = [S.f32(S.f32(S.f32(0.9) * a) + b) for a, b in zip(last, uniform(payload, 8, "tensor"), strict=True)]
+        last = [S.f32(S.f32(S.f32(0.9) * a) + b) for a, b in zip(last, uniform(payload[1:], 8, "tensor"), strict=True)]
+        assert payload[0] == 0xA0  # int8 promises no progress
         assert np.array_equal(np.array(last, np.float32), flatten(update))
     codec = parse("dgc:0.7,warmup=6+randomk:0.05,unbiased=false")
     state = codec.init(spec)
@@ -229,12 +231,70 @@ def test_ef21_remembers_and_dgc_warms_up() -> None:
         assert len(payload) == 4 * math.ceil(density * SIZE)
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("text", "first"), [("ef", 0xA0), ("ef", 0xAF), ("ef21:0.9", 0xAF), ("dgc", 0xAF)])
+def test_a_chain_that_promises_no_progress(text: str, first: int, known: bool) -> None:
+    """Of two bits a number, all that is less than half of the largest one becomes zero: where that is most, nmse."""
+    x = tensors(6)
+    if first == 0xAF:
+        x = {
+            n: np.where(np.abs(a) == np.abs(a).max(initial=0), np.float32(0.1), np.float32(0.049)) for n, a in x.items()
+        }
+        x = {n: a * np.sign(tensors(7)[n]) * np.float32(1 if a.size > 9 else 1e-3) for n, a in x.items()}
+    step = {n: a * np.float32(0.3) for n, a in x.items()} if known else None
+    codec, spec, context = parse(f"{text}+int2"), Spec.of(x), Context(SEED, 1, step)
+    payload, _ = seal(codec, x, codec.init(spec), context, Stream(3))
+    hint = None if step is None else [float(v) for v in flatten(step)]
+    read = S.guarded(payload, lambda data: uniform(data, 2, "tensor"), SHAPES, hint)
+    assert payload[0] == first
+    expected = flatten(unseal(codec, payload, codec.memory(spec), context, spec)[0])
+    assert np.array(read, np.float32).tobytes() == expected.tobytes()
+
+
+def test_where_a_byte_stands_in_front() -> None:
+    """By the shares of section 7: of every chain that a wrapper takes, and no other."""
+    rows = dict(
+        re.findall(r"^\| `(ecsq|nmse|topk|randomk|rotation|dither|qsgd|hadamard)`.*? \| (.+) \|$", S.PAGE, re.MULTILINE)
+    )
+    assert len(rows) == 8
+    for text, share in (
+        ("ecsq", 1 - 0.95),
+        ("predict+nmse:0.95", 1 - 0.95),
+        ("hadamard+ecsq", 0.999 * (1 - 0.95)),
+        ("topk:0.05+raw", 0.05),
+        ("topk:0.049+raw", 0.049),
+        ("topk:0.05,method=histogram+lossless", 0.05 * (1 - 1 / 32)),
+        ("topk:0.2+nmse:0.8", 0.2 * (1 - 0.8)),
+        ("topk:0.2+nmse:0.7", 0.2 * (1 - 0.7)),
+        ("randomk:0.06,unbiased=false", 0.06),
+        ("rotation:1,scale=mse", 0.5),
+        ("dither:3", 1 - (3 * (1 + 1 / 128)) ** 2 / 12),
+        ("dither:3.4", 1 - (3.4 * (1 + 1 / 128)) ** 2 / 12),
+        ("qsgd:4,bucket=32", 1 - 32 * (1 + 1 / 128) ** 2 / (4 * 4**2)),
+        ("qsgd:4,bucket=62", 1 - 62 * (1 + 1 / 128) ** 2 / (4 * 4**2)),
+        *((text, 0) for text in ("fp16", "bf16", "fp8", "nf4", "stc", "powersgd", "int8")),
+    ):
+        codec = parse(f"ef+{text}")
+        assert isinstance(codec, Wrapper)
+        assert codec.guarded == (share < 0.05), text
+
+
 def test_version_0() -> None:
+    """A grid for each weight, bfloat16 for statistics, nothing for what is frozen."""
+    kinds: list[Kind] = ["weight", "statistic", "weight", "weight", "frozen"]
     x = tensors(5)
-    flat = [float(v) for v in flatten(x)]
-    g = 2.0 ** max(math.frexp(max(map(abs, flat)))[1] - 16, -120)
-    grid = [round(v / g) * g + 0.0 for v in flat]  # all exact but round, which is to nearest even
-    assert np.array(grid, np.float32).tobytes() == flatten(origin(x)).tobytes()
+    spec = Spec(tuple(t._replace(kind=kind) for t, kind in zip(Spec.of(x), kinds, strict=True)))
+    made: list[float] = []
+    for t in spec:
+        own = [float(v) for v in np.ravel(x[t.name])]
+        if t.kind == "weight" and own:
+            g = 2.0 ** max(math.frexp(max(map(abs, own)))[1] - 16, -120)
+            own = [round(v / g) * g + 0.0 for v in own]  # all exact but round, which is to nearest even
+        if t.kind == "statistic":
+            units = [2.0 ** (math.frexp(v)[1] - 8) for v in own]
+            own = [round(v / unit) * unit for v, unit in zip(own, units, strict=True)]
+        made += own
+    assert np.array(made, np.float32).tobytes() == flatten(origin(x, spec)).tobytes()
 
 
 def test_the_page_lists_every_codec_and_option() -> None:

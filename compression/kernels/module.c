@@ -160,6 +160,23 @@ static PyObject *py_values(PyObject *self, PyObject *args) {
     return give_back(&b, Py_NewRef(Py_None));
 }
 
+static PyObject *py_lost(PyObject *self, PyObject *args) {
+    PyObject *x_, *levels_;
+    float step, one, more;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOfff", &x_, &levels_, &step, &one, &more)) return NULL;
+    borrowed b = {.held = 0};
+    int64_t n;
+    const float *x = borrow(&b, x_, -1, sizeof *x, 0, &n);
+    const int16_t *levels = x ? borrow(&b, levels_, n, sizeof *levels, 0, NULL) : NULL;
+    if (!levels) return give_back(&b, NULL);
+    double sum;
+    Py_BEGIN_ALLOW_THREADS;
+    sum = vector_lost(x, levels, n, step, one, more);
+    Py_END_ALLOW_THREADS;
+    return give_back(&b, PyFloat_FromDouble(sum));
+}
+
 static PyObject *py_plus(PyObject *self, PyObject *args) {
     PyObject *x_, *y_, *out_;
     float share;
@@ -260,6 +277,7 @@ static PyMethodDef methods[] = {
     {"finite", py_finite, METH_O, "(x f4) -> bool"},
     {"quantise", py_quantise, METH_VARARGS, "(x f4, inverse, levels i2) -> (ones, sum, more, sum)"},
     {"values", py_values, METH_VARARGS, "(levels i2, step, one, more, x f4)"},
+    {"lost", py_lost, METH_VARARGS, "(x f4, levels i2, step, one, more) -> float"},
     {"plus", py_plus, METH_VARARGS, "(x f4, share, y f4, out f4)"},
     {"histogram", py_histogram, METH_VARARGS, "(x f4, counts i8[4096])"},
     {"fold", py_fold, METH_VARARGS, "(total f8, x f4, weight)"},

@@ -10,21 +10,36 @@
 #define WIDE
 #endif
 
-enum { LANES = 16, GATHER = 1 << 16, LIMIT = 32767 };
+/* Compiled anew for each of them. */
+#if defined(__GNUC__)
+#define ALWAYS inline __attribute__((always_inline))
+#else
+#define ALWAYS inline
+#endif
+
+enum { LANES = 16, BLOCK = 1 << 12, GATHER = 1 << 16, LIMIT = 32767 };
+
+static ALWAYS void add_squares(double lanes[LANES], const float *x, int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lanes[j] += (double)x[i + j] * (double)x[i + j];
+    for (int j = 0; i + j < n; j++) lanes[j] += (double)x[i + j] * (double)x[i + j];
+}
+
+static ALWAYS double gathered(double lanes[LANES]) {
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int j = 0; j < width; j++) lanes[j] += lanes[j + width];
+    return lanes[0];
+}
 
 WIDE double vector_sum_squares(const float *x, int64_t n) {
     double lanes[LANES] = {0};
     for (int64_t from = 0; from < n; from += GATHER) {
         double part[LANES] = {0};
-        int64_t to = from + GATHER < n ? from + GATHER : n, i = from;
-        for (; i + LANES <= to; i += LANES)
-            for (int j = 0; j < LANES; j++) part[j] += (double)x[i + j] * (double)x[i + j];
-        for (int j = 0; i + j < to; j++) part[j] += (double)x[i + j] * (double)x[i + j];
+        add_squares(part, x + from, from + GATHER < n ? GATHER : n - from);
         for (int j = 0; j < LANES; j++) lanes[j] += part[j];
     }
-    for (int width = LANES / 2; width > 0; width /= 2)
-        for (int j = 0; j < width; j++) lanes[j] += lanes[j + width];
-    return lanes[0];
+    return gathered(lanes);
 }
 
 WIDE int vector_finite(const float *x, int64_t n) {
@@ -46,43 +61,73 @@ void vector_histogram(const float *x, int64_t n, int64_t counts[VECTOR_BINS]) {
     }
 }
 
+/* Choices are made on the bits of floats: with branches, or comparisons of floats, these loops do not become vectors. */
+static ALWAYS int32_t bits_of(float x) {
+    int32_t word;
+    memcpy(&word, &x, sizeof word);
+    return word;
+}
+
+static ALWAYS float float_of(int32_t word) {
+    float x;
+    memcpy(&x, &word, sizeof x);
+    return x;
+}
+
+static ALWAYS float scaled_by(float x, float inverse) {
+    int32_t scaled = bits_of(fabsf(x) * inverse), most = bits_of(LIMIT); /* of no sign, their order is that of floats */
+    return float_of(scaled < most ? scaled : most);
+}
+
 WIDE void vector_quantise(const float *x, int64_t n, float inverse, int16_t *levels, int64_t about[4]) {
     const float third = 1.0f / 3.0f;
-    int64_t ones = 0, one_sum = 0, more = 0, more_sum = 0;
-    for (int64_t from = 0; from < n; from += 4096) {
-        int64_t to = from + 4096 < n ? from + 4096 : n;
-        int32_t some = 0;
+    memset(about, 0, 4 * sizeof *about);
+    for (int64_t from = 0; from < n; from += BLOCK) {
+        int64_t to = from + BLOCK < n ? from + BLOCK : n;
+        int32_t some = 0, ones = 0, one_sum = 0, more = 0, more_sum = 0; /* no block's sum is beyond 2^28 */
         for (int64_t i = from; i < to; i++) {
-            float scaled = fabsf(x[i]) * inverse;
-            scaled = scaled < LIMIT ? scaled : LIMIT;
-            int32_t level = (int32_t)(scaled + third);
+            int32_t level = (int32_t)(scaled_by(x[i], inverse) + third), minus = -(bits_of(x[i]) < 0);
             some |= level;
-            levels[i] = (int16_t)(x[i] < 0 ? -level : level);
+            levels[i] = (int16_t)((level ^ minus) - minus);
         }
-        for (int64_t i = from; some && i < to; i++) {
+        if (!some) continue;
+        for (int64_t i = from; i < to; i++) {
             int32_t level = levels[i] < 0 ? -levels[i] : levels[i];
-            if (!level) continue;
-            float scaled = fabsf(x[i]) * inverse;
-            scaled = scaled < LIMIT ? scaled : LIMIT;
-            int32_t off = (int32_t)((scaled - (float)level) * 65536.0f);
-            if (level == 1) {
-                ones++;
-                one_sum += off;
-            } else {
-                more++;
-                more_sum += off;
-            }
+            int32_t off = (int32_t)((scaled_by(x[i], inverse) - (float)level) * 65536.0f);
+            int32_t one = -(level == 1), larger = -(level > 1);
+            ones -= one;
+            one_sum += off & one;
+            more -= larger;
+            more_sum += off & larger;
         }
+        about[0] += ones, about[1] += one_sum, about[2] += more, about[3] += more_sum;
     }
-    about[0] = ones, about[1] = one_sum, about[2] = more, about[3] = more_sum;
+}
+
+static ALWAYS float value_of(int32_t level, float step, float one, float more) {
+    int32_t size = level < 0 ? -level : level, minus = -(level < 0);
+    float shift = float_of((bits_of(one) & -(size == 1)) | (bits_of(more) & -(size > 1)));
+    return float_of(bits_of(((float)size + shift) * step) ^ (minus & INT32_MIN));
 }
 
 WIDE void vector_values(const int16_t *levels, int64_t n, float step, float one, float more, float *x) {
-    for (int64_t i = 0; i < n; i++) {
-        int32_t level = levels[i], size = level < 0 ? -level : level;
-        float shift = size > 1 ? more : size ? one : 0.0f, value = ((float)size + shift) * step;
-        x[i] = level < 0 ? -value : value;
+    for (int64_t i = 0; i < n; i++) x[i] = value_of(levels[i], step, one, more);
+}
+
+WIDE double vector_lost(const float *x, const int16_t *levels, int64_t n, float step, float one, float more) {
+    double lanes[LANES] = {0};
+    for (int64_t from = 0; from < n; from += GATHER) {
+        double part[LANES] = {0};
+        int64_t to = from + GATHER < n ? from + GATHER : n;
+        for (int64_t at = from; at < to; at += BLOCK) {
+            float off[BLOCK];
+            int64_t size = at + BLOCK < to ? BLOCK : to - at;
+            for (int64_t i = 0; i < size; i++) off[i] = x[at + i] - value_of(levels[at + i], step, one, more);
+            add_squares(part, off, size);
+        }
+        for (int j = 0; j < LANES; j++) lanes[j] += part[j];
     }
+    return gathered(lanes);
 }
 
 WIDE void vector_plus(const float *x, float share, const float *y, int64_t n, float *out) {

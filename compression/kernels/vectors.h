@@ -22,6 +22,9 @@ void vector_quantise(const float *x, int64_t n, float inverse, int16_t *levels, 
 /* x[i] = (|level| + shift) * step with the sign of the level, where shift is one, more or, of level 0, nothing. */
 void vector_values(const int16_t *levels, int64_t n, float step, float one, float more, float *x);
 
+/* The sum of squares, as above, of x[i] less what vector_values makes of levels[i], the difference rounded to a float. */
+double vector_lost(const float *x, const int16_t *levels, int64_t n, float step, float one, float more);
+
 /* out[i] = x[i] + share * y[i], the product rounded before the sum. */
 void vector_plus(const float *x, float share, const float *y, int64_t n, float *out);
 

@@ -24,6 +24,7 @@ os.environ["FEDPRESS_KERNELS"] = "off"
 import warnings
 
 import atheris
+import numpy as np
 
 with atheris.instrument_imports(include=["fedpress.compression"]), warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -34,7 +35,7 @@ with atheris.instrument_imports(include=["fedpress.compression"]), warnings.catc
     from fedpress.compression.payload import seal, unseal
     from fedpress.compression.stream import Stream
 from fedpress.errors import DecodeError, SpecError
-from fedpress.params import Spec, finite
+from fedpress.params import Spec, Tensors, finite
 from fedpress.protos import fleet_pb2 as pb
 
 
@@ -97,14 +98,22 @@ def told(data: bytes) -> None:
         raise ValueError(f"A layout gives tensors names that are not theirs: {layout}.")
 
 
+def updates(spec: Spec) -> dict[str, Tensors]:
+    """What leads encoders to all that they may send: tensors far apart have steps of their own, and of numbers of one
+    size chains that promise no progress lose most."""
+    plain = {n: a * (not n.startswith("still:")) for n, a in LAWS.sample(spec).items()}
+    apart = {n: a * np.float32(10.0 ** (-3 * i)) for i, (n, a) in enumerate(plain.items())}
+    return {"plain": plain, "apart": apart, "alike": {n: np.sign(a) for n, a in plain.items()}}
+
+
 def corpus(directory: Path) -> None:
     """What is good of every case, to begin with."""
     directory.mkdir(parents=True, exist_ok=True)
     for place, (codec, spec) in enumerate(CASES):
-        update = {n: a * (not n.startswith("still:")) for n, a in LAWS.sample(spec).items()}
-        for context in contexts(spec):
-            payload, _ = seal(codec, update, per_group(codec, spec).init(spec), context, Stream(SEED))
-            (directory / f"{place}-{context.step is not None}").write_bytes(bytes([place]) + payload)
+        for kind, update in updates(spec).items():
+            for context in contexts(spec):
+                payload, _ = seal(codec, update, per_group(codec, spec).init(spec), context, Stream(SEED))
+                (directory / f"{place}-{kind}-{context.step is not None}").write_bytes(bytes([place]) + payload)
     reply = pb.EnrolReply(spec=to_infos(LAYOUT, GROUPS)).SerializeToString()
     (directory / f"{len(CASES)}").write_bytes(bytes([len(CASES)]) + reply)
 

@@ -83,6 +83,7 @@ def test_vectors(x: Array, inverse: float, copies: int) -> None:
     levels, others = np.zeros(x.size, np.int16), np.zeros(x.size, np.int16)
     assert kernels.quantise(x, inverse, levels) == twin.quantise(x, inverse, others)
     assert np.array_equal(levels, others)
+    assert kernels.lost(x, levels, 0.37, -0.1, 0.2) == twin.lost(x, levels, 0.37, -0.1, 0.2)
     found = []
     for which in (kernels, twin):
         values, total = np.zeros(x.size, np.float32), np.ones(x.size)

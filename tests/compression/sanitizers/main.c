@@ -79,6 +79,7 @@ static void try_vectors(void) {
     vector_histogram(x, n, counts);
     free(counts);
     vector_quantise(x, n, draw(2) ? 3.0f : 3e38f, levels, about);
+    vector_lost(x, levels, n, 0.5f, -0.1f, 0.2f);
     vector_values(levels, n, 0.5f, -0.1f, 0.2f, x);
     vector_fold(total, x, n, 0.3);
     vector_plus(x, draw(2) ? -0.9f : 3e38f, x, n, x);
