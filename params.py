@@ -37,8 +37,6 @@ DTYPES = ("float32",)
 Kind: TypeAlias = Literal["weight", "statistic", "frozen"]
 #: All kinds, in the order of their numbers on the wire.
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-#: Running statistics, by torch's names for them.
-_STATISTICS = ("running_mean", "running_var")
 
 
 class TensorSpec(NamedTuple):
@@ -163,14 +161,6 @@ class Spec:
                 raise SpecError(
                     f"Expected {what} '{t.name}' as {t.dtype}{list(t.shape)}, got {array.dtype}{list(array.shape)}."
                 )
-
-
-def learned(names: Iterable[str]) -> tuple[str, ...]:
-    """The names of tensors that are learned by gradients: all but the running statistics of normalisation layers.
-
-    Those follow the data, whatever an optimiser does: algorithms that correct or rescale gradients leave them alone.
-    """
-    return tuple(n for n in names if n.rpartition(".")[2] not in _STATISTICS)
 
 
 @dataclass(frozen=True)

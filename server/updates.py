@@ -19,6 +19,7 @@ from fedpress.params import Spec, Tensors
 from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.sections import AUTO
+from fedpress.server import domains
 from fedpress.server.aggregate import Gathering
 from fedpress.server.bounds import check_update
 from fedpress.server.choice import Choice, Facts, choose, scheduled
@@ -51,7 +52,7 @@ class Updates:
         self.memories = Memories(store, spec)
         self._plan, self._strategy, self._spec = plan, strategy, spec
         self._store, self._versions, self._enrolment = store, versions, enrolment
-        self._gathering = guarded or Gathering(spec)
+        self._gathering = guarded or Gathering(domains.moving(spec))
         self._choices: dict[str, Choice] = {}
 
     # -- how they are coded -------------------------------------------------------------------------------------------
@@ -116,7 +117,8 @@ class Updates:
 
     def fold(self, update: Tensors, arrival: Arrival) -> None:
         """Into the current round's sum, for good: what is acknowledged was folded."""
-        self._gathering.fold(self._strategy.read(update, arrival), self._strategy.share(arrival))
+        seen = domains.read(self._strategy, self._spec, update, arrival)
+        self._gathering.fold(seen, self._strategy.share(arrival))
         if not arrival.staleness:  # or it measured an older model than the others
             self._gathering.measure(arrival.report)
 
