@@ -14,7 +14,7 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
@@ -165,10 +165,14 @@ class Spec:
 
 @dataclass(frozen=True)
 class Model:
-    """A whole model before round 1: its travelling state ``tensors``, of ``spec``."""
+    """A whole model before round 1: its floating-point state ``tensors``, of ``spec``.
+
+    ``unsent``: the rest of its state, integers and booleans. Each end has it from the run's seed; checkpoints hold it.
+    """
 
     spec: Spec
     tensors: Tensors
+    unsent: Tensors = field(default_factory=dict)
 
     @classmethod
     def of(cls, tensors: Tensors) -> Model:
