@@ -2,7 +2,7 @@
 
 A task is a Python module with these names at its top level; only the first two are required:
 
-    def model() -> torch.nn.Module                 built anew at each call; the run's seed is set before
+    def model() -> torch.nn.Module                 built anew at each call; torch, NumPy, random are seeded before
     def data(directory: Path) -> Data              NumPy arrays; ((x_train, y_train), (x_test, y_test)) will do
     def loss(outputs, targets) -> scalar           torch tensors in, mean over the batch out; default: cross entropy
     def metric(outputs, targets) -> dict           NumPy arrays in, means over the batch out; default: accuracy
