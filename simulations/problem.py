@@ -88,6 +88,8 @@ class Problem:
         """Load all there is to load, so that what is wrong with a plan is said before anything starts."""
         _ = self.names, self.availability, self.clients, self.profiles, self.initial
         self.check_buffers()
+        if self.plan.train.trainer == "numpy":
+            self.trainer(0)  # says what it cannot train
         if self.plan.privacy.mode == "local":
             self._check_local()
 

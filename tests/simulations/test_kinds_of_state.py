@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from fedpress import torch_model
-from fedpress.errors import DataError, PrivacyError, TaskError
+from fedpress.errors import DataError, PlanError, PrivacyError, TaskError
 from fedpress.params import Array, from_bytes
 from fedpress.plan import Plan, load
 from fedpress.simulations.engines import simulate
@@ -157,6 +157,13 @@ def test_integers_that_the_seed_does_not_rule_are_refused_by_name(tmp_path: Path
     drawn = "self.register_buffer('order', torch.from_numpy(np.random.default_rng().integers(1 << 30, size=8)))"
     with pytest.raises(TaskError, match="'order' each time, got another"):
         Problem(tried(tmp_path, drawn)).check()
+
+
+def test_the_numpy_trainer_refuses_what_it_would_train_all_the_same(tmp_path: Path) -> None:
+    frozen = "self.body.bias.requires_grad_(False)"
+    with pytest.raises(PlanError, match=r"'body\.bias' \(frozen\): the trainer 'numpy'.*train\.trainer"):
+        Problem(tried(tmp_path, frozen, "pass", "train.trainer=numpy")).check()
+    Problem(tried(tmp_path, "pass", "pass", "train.trainer=numpy")).check()
 
 
 def test_a_model_that_fails_on_the_data_is_named(tmp_path: Path) -> None:
