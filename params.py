@@ -14,7 +14,7 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
@@ -37,8 +37,6 @@ DTYPES = ("float32",)
 Kind: TypeAlias = Literal["weight", "statistic", "frozen"]
 #: All kinds, in the order of their numbers on the wire.
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-#: Running statistics, by torch's names for them.
-_STATISTICS = ("running_mean", "running_var")
 
 
 class TensorSpec(NamedTuple):
@@ -165,20 +163,16 @@ class Spec:
                 )
 
 
-def learned(names: Iterable[str]) -> tuple[str, ...]:
-    """The names of tensors that are learned by gradients: all but the running statistics of normalisation layers.
-
-    Those follow the data, whatever an optimiser does: algorithms that correct or rescale gradients leave them alone.
-    """
-    return tuple(n for n in names if n.rpartition(".")[2] not in _STATISTICS)
-
-
 @dataclass(frozen=True)
 class Model:
-    """A whole model before round 1: its travelling state ``tensors``, of ``spec``."""
+    """A whole model before round 1: its floating-point state ``tensors``, of ``spec``.
+
+    ``unsent``: the rest of its state, integers and booleans. Each end has it from the run's seed; checkpoints hold it.
+    """
 
     spec: Spec
     tensors: Tensors
+    unsent: Tensors = field(default_factory=dict)
 
     @classmethod
     def of(cls, tensors: Tensors) -> Model:

@@ -2,7 +2,7 @@
 
 A task is a Python module with these names at its top level; only the first two are required:
 
-    def model() -> torch.nn.Module                 built anew at each call; the run's seed is set before
+    def model() -> torch.nn.Module                 built anew at each call; torch, NumPy, random are seeded before
     def data(directory: Path) -> Data              NumPy arrays; ((x_train, y_train), (x_test, y_test)) will do
     def loss(outputs, targets) -> scalar           torch tensors in, mean over the batch out; default: cross entropy
     def metric(outputs, targets) -> dict           NumPy arrays in, means over the batch out; default: accuracy
@@ -20,12 +20,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from fedpress.errors import DataError, TaskError
 from fedpress.params import Array
+
+#: Numbers that are looked at together.
+_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Data:
     train: Split
     test: Split
     owners: tuple[str, ...] = ()
+
+    def check(self, name: str) -> None:
+        """Raise DataError for NaN or infinity in an array of task ``name``, saying where."""
+        for part, split in (("train", self.train), ("test", self.test)):
+            for letter, array in (("x", split.x), ("y", split.y)):
+                _check_finite(array, f"{letter}_{part} of task '{name}'")
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,22 @@ def from_file(path: Path) -> Task:
     except Exception as error:  # whatever a user's module raises at import is the user's to see
         raise TaskError(f"Task '{path}' failed on import: {type(error).__name__}: {error}") from error
     return from_module(module, path.stem)
+
+
+def _check_finite(array: Array, what: str) -> None:
+    if not np.issubdtype(array.dtype, np.inexact):
+        return
+    count, first, rows = 0, -1, max(1, _BLOCK * len(array) // max(1, array.size))
+    for at in range(0, len(array), rows):
+        bad = ~np.isfinite(array[at : at + rows]).reshape(len(array[at : at + rows]), -1)
+        if bad.any():
+            count += int(bad.sum())
+            first = at + int(bad.any(1).argmax()) if first < 0 else first
+    if count:
+        raise DataError(
+            f"Expected finite numbers in {what}, got NaN or infinity {count} times, first in row {first} of "
+            f"{len(array)}: leave such rows out in data(), or fill them in."
+        )
 
 
 def _as_data(value: Any, name: str) -> Data:

@@ -1,12 +1,17 @@
 """A torch module seen as named float32 tensors: seeded construction, loading, dumping, evaluation. Needs torch.
 
 What travels is the module's floating-point state (parameters and buffers such as BatchNorm's running statistics).
-Integer buffers (``num_batches_tracked``) stay where they are: they count local steps and mean nothing elsewhere.
+Integers and booleans (permutations, masks, counters) do not: each end has those that the seed draws. They must not
+change in training, but for BatchNorm's ``num_batches_tracked``, which counts within one training. Complex numbers are
+refused.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,17 +24,51 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover - the base install
     raise MissingExtra("Training and evaluation with torch", "torch") from error
 
+#: BatchNorm's count of the batches it has seen, in its averages only where ``momentum`` is None.
+_COUNTER: Final = "num_batches_tracked"
 
-def build(task: Task, seed: int) -> torch.nn.Module:
-    """``task.model()`` under ``seed``; the caller's torch random state is left as it was. Raises TaskError."""
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The generators of torch (on the CPU), NumPy and Python start from ``seed``; afterwards they are as they were."""
+    numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002 - the one that a task's model() draws from
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpys)  # noqa: NPY002
+            random.setstate(pythons)
+
+
+def build(task: Task, seed: int) -> torch.nn.Module:
+    """``task.model()`` under ``seed``; the caller's random states are left as they were. Raises TaskError, also for
+    state that is no real tensor, by its name."""
+    with seeded(seed):
         module = task.model()
     if not isinstance(module, torch.nn.Module):
         raise TaskError(
             f"Expected model() of task '{task.name}' to return a torch.nn.Module, got {type(module).__name__}."
         )
+    for name, value in module.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise TaskError(
+                f"Expected tensors as the state of task '{task.name}', got {type(value).__name__} in '{name}': "
+                "register it as a buffer, or leave it out of the state."
+            )
+        if value.is_complex():
+            raise TaskError(
+                f"Expected real numbers as the state of task '{task.name}', got {_dtype(value)} in '{name}': store its "
+                "real and imaginary parts as one real tensor (torch.view_as_real), and join them in forward() "
+                "(torch.view_as_complex)."
+            )
     return module
+
+
+def _dtype(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def dump(module: torch.nn.Module) -> dict[str, Array]:
@@ -39,6 +78,55 @@ def dump(module: torch.nn.Module) -> dict[str, Array]:
         for name, value in module.state_dict().items()
         if value.is_floating_point()
     }
+
+
+def unsent(module: torch.nn.Module) -> dict[str, Array]:
+    """Copies of the rest of the module's state, integers and booleans: with ``dump``, all that ``state_dict`` has."""
+    return {
+        name: np.array(value.detach().cpu().numpy())
+        for name, value in module.state_dict().items()
+        if not value.is_floating_point()
+    }
+
+
+def left_behind(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of all that ``load`` does not set: integers, booleans, and buffers that are not in the state at all."""
+    sent = {name for name, value in module.state_dict().items() if value.is_floating_point()}
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return {name: value.detach().clone() for name, value in tensors if name not in sent}
+
+
+def put_back(module: torch.nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
+    """Set what ``left_behind`` gave. A buffer that has another shape by now is replaced."""
+    now = dict((*module.named_parameters(), *module.named_buffers()))
+    with torch.no_grad():
+        for name, value in kept.items():
+            if name in now and now[name].shape == value.shape:
+                now[name].copy_(value)
+            else:
+                owner, _, own = name.rpartition(".")
+                setattr(module.get_submodule(owner), own, value.clone())
+
+
+@torch.no_grad()
+def moved_by_training(task: Task, module: torch.nn.Module, x: Array) -> tuple[str, ...]:
+    """The names of buffers in the module's state that one pass over ``x[n, ...]`` in training mode changes, counters of
+    batches aside. The module is used up. Raises TaskError where it fails."""
+    module.train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    try:
+        with seeded(0):
+            module(tensor(x))
+    except Exception as error:  # whatever a user's model raises is the user's to see
+        raise TaskError(
+            f"The model of task '{task.name}' failed on {len(x)} of its examples, {list(x.shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return tuple(
+        name
+        for name, value in module.state_dict().items()
+        if not value.equal(before[name]) and name.rpartition(".")[2] != _COUNTER
+    )
 
 
 def load(module: torch.nn.Module, tensors: Tensors) -> None:

@@ -86,6 +86,7 @@ class Learner:
         """The rows of each step, as ``fit`` would draw them: all are drawn now. With local privacy some are empty."""
         check(self.training)
         training = self._training(epochs)
+        self._points().begin()
         self._rng.seed()  # what ``fit`` takes of the stream before it draws
         if self._privacy is None:
             return iter(list(batches(self.examples, training, self._rng)))

@@ -7,10 +7,12 @@ tensor is ever made.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import numpy as np
 
+from fedpress.compression.layout import group
 from fedpress.compression.native import kernels
 from fedpress.errors import SpecError
 from fedpress.params import Array, Spec, Tensors
@@ -21,42 +23,51 @@ _BLOCK: Final = 1 << 16
 
 
 class WeightedSum:
-    """``sum(w_i * x_i)``, and the ``sum(w_i)`` to divide by. Reused from round to round: ``clear`` starts over without
-    allocating."""
+    """``sum(w_i * x_i)``, and by group of tensors the ``sum(w_i)`` to divide by. Reused from round to round: ``clear``
+    starts over without allocating."""
 
     def __init__(self, spec: Spec) -> None:
         self._sums = {t.name: np.zeros(t.size, np.float64) for t in spec}
+        self._weights = dict.fromkeys((group(n) for n in self._sums), 0.0)
         self._spec = spec
         self._scratch = np.empty(_BLOCK, np.float64)
         self.weight = 0.0
+        """Of all that was folded."""
 
     def clear(self) -> None:
         """Back to the empty sum."""
         for total in self._sums.values():
             total.fill(0.0)
+        self._weights = dict.fromkeys(self._weights, 0.0)
         self.weight = 0.0
 
-    def fold(self, update: Tensors, weight: float, scale: float = 1.0) -> None:
-        """Add ``weight * scale * update``, of weight ``weight``. Raises SpecError for one that is not positive and
-        finite."""
+    def fold(self, update: Tensors, weight: float, scale: float = 1.0, groups: Collection[str] | None = None) -> None:
+        """Add ``weight * scale * update``, of weight ``weight``, in these ``groups`` (None: in all). Raises SpecError
+        for a weight that is not positive and finite."""
         if not (0.0 < weight < float("inf") and abs(scale) < float("inf")):
             raise SpecError(f"Expected an update's weight > 0 and a finite scale, got {weight} and {scale}.")
+        counted = self._weights.keys() if groups is None else self._weights.keys() & set(groups)
         for name, total in self._sums.items():
-            kernels.fold(total, np.ravel(update[name]), weight * scale)
+            if group(name) in counted:
+                kernels.fold(total, np.ravel(update[name]), weight * scale)
+        for label in counted:
+            self._weights[label] += weight
         self.weight += weight
 
     def mean(self) -> dict[str, Array]:
-        """The weighted mean as float32. Raises SpecError if nothing was folded."""
+        """The weighted mean as float32, 0 in a group that nothing was folded into. Raises SpecError if nothing was
+        folded at all."""
         if self.weight <= 0.0:
             raise SpecError("Expected at least one update before taking the mean, got none.")
-        return {t.name: self._divided(self._sums[t.name]).reshape(t.shape) for t in self._spec}
+        return {t.name: self._divided(self._sums[t.name], group(t.name)).reshape(t.shape) for t in self._spec}
 
-    def _divided(self, total: Array) -> Array:
-        """``total / weight``, divided in float64, as float32."""
+    def _divided(self, total: Array, label: str) -> Array:
+        """``total`` over the weight of a group, divided in float64, as float32."""
+        weight = self._weights[label] or 1.0
         mean = np.empty(total.size, np.float32)
         for at in range(0, total.size, _BLOCK):
             block = total[at : at + _BLOCK]
-            mean[at : at + block.size] = np.divide(block, self.weight, out=self._scratch[: block.size])
+            mean[at : at + block.size] = np.divide(block, weight, out=self._scratch[: block.size])
         return mean
 
 
@@ -75,7 +86,7 @@ class Gathering:
 
     def fold(self, update: Tensors, share: Share) -> None:
         """Take in an update for what it counts. Raises SpecError for a weight that is not positive and finite."""
-        self._sum.fold(update, share.weight, share.scale)
+        self._sum.fold(update, share.weight, share.scale, share.groups)
         self._counted += 1
         for name, value in share.facts.items():
             self._facts[name] = self._facts.get(name, 0.0) + share.weight * value

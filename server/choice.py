@@ -1,17 +1,24 @@
 """The codec of one client's next update, and of the next download: the plan's, its rate on schedule; or, with the codec
-"auto", one whose loss is chosen where bytes matter.
+"auto", one that is chosen by what was seen of the run.
 
-    *When?* Early rounds decide where a run goes, and what one of them loses is missing at once; late ones move the model
-    little, and mostly by noise. So the share of the energy that may be lost grows from round to round.
+    *A model so small* that its messages weigh more than its numbers is sent nearly as it is.
 
-    *Who?* Error feedback pays while a device comes back soon: what one update loses the next one carries. From a device
-    that comes rarely the residual is stale: its updates go without feedback, and finer for it.
+    *The first rounds* decide where a run goes: a fine dead-zone quantiser, ``nmse``. They also show how updates are
+    distributed, by the bits that a known loss takes.
 
-    *How light are the tails?* That needs no choice: ``nmse`` finds the step from the update's own values.
+    *Long tails, and clients that come each round*: a dead zone with feedback takes the fewest bits there are. It grows
+    coarser from round to round, since late ones move the model little, and mostly by noise.
 
-A plan may set a floor, the least share of the energy to keep, and a budget of bits per parameter. Nothing here reads a
-clock: the same seed gives the same codecs. The idea that choosing a codec is a codec's work is hivemind's (Ryabinin et
-al. 2021).
+    *Everything else*: numbers of one size (Adam), small numbers that all clients agree on beside large ones that are
+    each client's own (skewed data, embeddings), clients that come rarely. A dead zone keeps back the small numbers,
+    again and again, and the model learns the wrong thing whatever the energy lost; ``dither`` sends each of them in the
+    mean, and its noise averages out over clients. With feedback around it, over rounds too.
+
+    *Downloads* are the same to all devices. Where all come each round, a dithered delta; else steps that add up
+    exactly, so that whoever missed versions gets one delta (``compression.download``).
+
+A plan may set a floor, the least share of the energy to keep. Nothing here reads a clock: the same seed gives the same
+codecs, also after a restart. The idea that choosing a codec is a codec's work is hivemind's (Ryabinin et al. 2021).
 """
 
 from __future__ import annotations
@@ -20,38 +27,58 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from fedpress.plan import Plan
 from fedpress.sections import AUTO, Download, Upload
 
 #: The rate or loss of the last stage that has one, in a codec's canonical text.
 _RATE: Final = re.compile(r"(.*\b(?:ecsq|dither|nmse):)([0-9.e-]+)")
-import os  # experiments
-
-_E = [float(x) for x in os.environ.get("FP_AUTO", "0.2,0.6,0.2,0.5,1.0").split(",")]
-#: The share that updates and downloads lose in the first round, and in the last.
-UP: Final = (_E[0], _E[1])
-DOWN: Final = (_E[2], _E[3])
-_POWER = _E[4]
-#: What goes before it for clients that come often.
-OFTEN: Final = os.environ.get("FP_OFTEN", "ef:0.9+predict:0.5+")
-#: What clients that come rarely may lose of what others may.
-_RARELY: Final = 0.6
+#: Parameters of a model that is sent nearly as it is, and what it may lose.
+_TINY: Final = 640
+_NEARLY_EXACT: Final = 0.002
+#: Rounds that show what updates are like, and what may be lost in them.
+PROBING: Final = 2
+_FIRST_LOSS: Final = 0.2
+#: The share of the energy that may be lost of long-tailed updates and their downloads, in the first round and the last.
+_UP: Final = (0.3, 0.6)
+_DOWN: Final = (0.2, 0.5)
+#: The rate of dithered uploads by the size of the cohort, whose mean takes the noise out; of downloads, in the first
+#: round and the last; and what a lattice may lose in its place.
+_RATES: Final = ((8, 3.0), (4, 2.5), (0, 2.0))
+_DOWN_RATE: Final = (1.5, 2.5)
+_LATTICE_LOSS: Final = 0.2
+_PREDICTED: Final = "ef:0.9+predict:0.5+"
+_KEPT: Final = "ef+"
+#: Clients that come less often than this share of the rounds come rarely.
 _OFTEN: Final = 0.5
-_FEW: Final = 4  # rounds before a client's habits count
-#: Bits per parameter that a loss takes on Gaussian numbers, about: for planning within a budget only.
-_LEAST, _MOST = 0.02, 0.95
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a client's next update.
+    """What is known when a codec is chosen.
 
-    ``progress``: the share of the run's rounds before it. ``invited``: rounds that the client was invited to, of the
-    last ``rounds``; 0 of 0 where nothing is known.
+    ``parameters``: of what travels. ``cohort``: clients whose updates make a round. ``often``: each of them comes in
+    half of the rounds at least. ``round``: from 1, of ``rounds``. ``light``: updates have light tails; None where that
+    is not known yet.
     """
 
-    progress: float = 0.0
-    invited: int = 0
-    rounds: int = 0
+    parameters: int
+    cohort: int
+    often: bool
+    round: int
+    rounds: int
+    light: bool | None
+
+    @classmethod
+    def of(cls, plan: Plan, parameters: int, round_: int, light: bool | None) -> Facts:
+        """Of a plan's round."""
+        cohort = plan.cohort.buffer or plan.cohort_size(plan.clients.count)
+        often = not plan.cohort.buffer and plan.cohort.fraction >= _OFTEN
+        return cls(parameters, cohort, often, round_, plan.run.rounds, light)
+
+    @property
+    def progress(self) -> float:
+        """The share of the rounds that are over, 0 to 1."""
+        return min(1.0, max(0.0, (self.round - 1) / max(1, self.rounds - 1)))
 
 
 class Choice(NamedTuple):
@@ -70,42 +97,56 @@ def scheduled(text: str, rate_end: float, share: float) -> str:
     return f"{text[: found.start(2)]}{rate + (rate_end - rate) * share:.4g}{text[found.end(2) :]}"
 
 
-def upload(facts: Facts, settings: Upload) -> Choice:
-    """The codec for one client's next update."""
-    often = facts.rounds < _FEW or facts.invited >= _OFTEN * facts.rounds
-    lost = _between(UP, facts.progress)
-    if not often:
-        lost *= _RARELY
-    lost, why = _allowed(lost, settings.floor)
-    who = "takes part often" if often else f"takes part in {facts.invited} of {facts.rounds} rounds: no feedback"
-    return Choice(f"{OFTEN if often else ''}nmse:{lost:.3g}", f"{who}; {_when(facts.progress)}{why}")
+def upload(facts: Facts, floor: float = 0.0) -> Choice:
+    """The codec for a client's next update. ``floor``: the least share of the energy to keep."""
+    if facts.parameters <= _TINY:
+        return Choice(_dead_zone(_PREDICTED, _NEARLY_EXACT, floor), "a model smaller than its messages: nearly exact")
+    if facts.round <= PROBING:
+        before = _PREDICTED if facts.often else _KEPT
+        return Choice(_dead_zone(before, _FIRST_LOSS, floor), "a first round: fine, and a look at the tails")
+    if facts.often and facts.light is False:
+        lost = _between(_UP, facts.progress)
+        reason = f"long tails: a dead zone, coarser late ({100 * facts.progress:.0f} % of the rounds)"
+        return Choice(_dead_zone(_PREDICTED, lost, floor), reason)
+    rate = next(rate for least, rate in _RATES if facts.cohort >= least)
+    before, why = (_PREDICTED, "light tails") if facts.often else (_KEPT, "clients come rarely")
+    return Choice(_dithered(before, rate, floor), f"{why}: dithered, for the mean of {facts.cohort} clients")
 
 
-def download(progress: float, settings: Download) -> str:
-    """The codec of the version that comes after a share of the run's rounds."""
-    if settings.codec != AUTO:
-        return settings.codec
-    lost, _ = _allowed(_between(DOWN, progress), settings.floor)
-    return f"nmse:{lost:.3g},ladder=true"
+def download(facts: Facts, floor: float = 0.0) -> Choice:
+    """The codec of the version that devices fetch in ``facts.round``."""
+    if facts.parameters <= _TINY:
+        return Choice(_lattice(_NEARLY_EXACT, floor), "a model smaller than its messages: nearly exact")
+    if not facts.often or facts.round <= PROBING:
+        return Choice(_lattice(_LATTICE_LOSS, floor), "deltas that add up")
+    if facts.light is False:
+        return Choice(_lattice(_between(_DOWN, facts.progress), floor), "long tails: a dead zone, coarser late")
+    return Choice(_dithered("", _between(_DOWN_RATE, facts.progress), floor), "light tails: dithered")
 
 
 def possible(settings: Upload | Download) -> tuple[str, ...]:
-    """Every codec that may be chosen: what a device must know."""
+    """Codecs of every kind that may be chosen: what a device must know."""
     if settings.codec != AUTO:
         return (settings.codec,)
-    return (f"{OFTEN}nmse", "nmse") if isinstance(settings, Upload) else ("nmse:0.5,ladder=true",)
+    if isinstance(settings, Upload):
+        return f"{_PREDICTED}nmse", f"{_PREDICTED}dither"
+    return "nmse:0.2,ladder=true", "dither"
 
 
 def _between(ends: tuple[float, float], progress: float) -> float:
     start, end = ends
-    return start + (end - start) * min(1.0, max(0.0, progress)) ** _POWER
+    return start + (end - start) * progress
 
 
-def _allowed(lost: float, floor: float) -> tuple[float, str]:
-    """The loss within the plan's floor, and what to say of it."""
-    most = max(_LEAST, 1.0 - floor) if floor else _MOST
-    return (most, f"; floor {floor:g}") if lost > most else (lost, "")
+def _dead_zone(before: str, lost: float, floor: float) -> str:
+    return f"{before}nmse:{min(lost, 1.0 - floor):.4g}"
 
 
-def _when(progress: float) -> str:
-    return f"after {100 * progress:.0f} % of the rounds"
+def _lattice(lost: float, floor: float) -> str:
+    return f"nmse:{min(lost, 1.0 - floor):.4g},ladder=true"
+
+
+def _dithered(before: str, rate: float, floor: float) -> str:
+    """A twelfth of the squared rate is lost."""
+    most = (12 * (1.0 - floor)) ** 0.5 * 0.99
+    return f"{before}dither:{min(rate, most):.4g}"

@@ -1,5 +1,8 @@
 """The sum of a round's updates under central privacy, in the place of ``Gathering``: clipped as folded, noised once.
 
+It is of weights alone, the only tensors that are released. Statistics would have to be noised too, and a noised
+variance is none; what is frozen needs no noise.
+
 Clients' metrics, where the plan lets them leave, are a bounded sum of their own: of (1, accuracy, loss / 10) each, cut
 to [0, 1], so that they too can only leave with noise. What the next round needs (the bound that adapts, noise that is
 correlated over rounds) is a value, kept with the version that this round makes.
@@ -29,10 +32,12 @@ _LONGEST: Final = math.sqrt(len(_MEASURED))
 
 
 class Guarded:
-    """See the module's docstring. ``spec``: of what travels. ``noise``: from a cryptographic source, or a test's."""
+    """See the module's docstring. ``spec``: of the weights that travel. ``noise``: from a cryptographic source, or a
+    test's."""
 
     def __init__(self, spec: Spec, central: Central, noise: Noise) -> None:
         self._central, self._noise = central, noise
+        self._names = spec.names
         self._sum, self._measures = BoundedSum(spec), BoundedSum(_MEASURED)
         self.bound = central.bound
         """Of the next round, once this one is aggregated."""
@@ -45,11 +50,11 @@ class Guarded:
         self._measures.clear(_LONGEST)
 
     def fold(self, update: Tensors, share: Share) -> None:
-        """Clip an update, scaled as the strategy says, and add it. Raises SpecError for one that is to count for more
-        than others, or brings facts: neither has a bound."""
-        if share.weight != 1.0 or share.facts:
-            raise SpecError("Expected updates that count alike, without facts, under central privacy.")
-        self._sum.fold(clip(update, self.bound, share.scale))
+        """Clip an update's weights, scaled as the strategy says, and add them. Raises SpecError for one that is to
+        count for more than others, or in some groups only, or brings facts: none of it has a bound."""
+        if share.weight != 1.0 or share.groups is not None or share.facts:
+            raise SpecError("Expected updates that count alike, in all groups, without facts, under central privacy.")
+        self._sum.fold(clip({n: update[n] for n in self._names}, self.bound, share.scale))
 
     def measure(self, report: pb.Report) -> None:
         """Add a client's metrics, if it has any. What is no number of [0, 1] counts as the nearest end of it."""

@@ -2,7 +2,8 @@
 
 The store is the truth and the journal its copy: on resuming, ``rounds.jsonl`` is written anew from the store.
 Checkpoints: ``checkpoints/last.safetensors`` and ``best.safetensors`` (by ``stop.metric``), and one per
-``run.checkpoint_every`` rounds. Files are replaced, never half written.
+``run.checkpoint_every`` rounds. One of a whole model is all of its state: a strict ``load_state_dict`` takes it. Files
+are replaced, never half written.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from fedpress.params import Tensors, to_bytes
@@ -24,9 +26,10 @@ LAST_FILE: Final = "checkpoints/last.safetensors"
 
 
 class Journal:
-    """Writes into one run's directory."""
+    """Writes into one run's directory. ``unsent``: state that is the same after every round, to be in checkpoints."""
 
-    def __init__(self, plan: Plan, store: Store) -> None:
+    def __init__(self, plan: Plan, store: Store, unsent: Tensors = MappingProxyType({})) -> None:
+        self._unsent = unsent
         self._dir = plan.directory
         self._every = plan.run.checkpoint_every
         self._last = plan.run.rounds
@@ -49,7 +52,7 @@ class Journal:
 
     def best(self, round_: int, model: Tensors) -> None:
         """The model after a round is the best so far."""
-        replace(self._dir / BEST_FILE, to_bytes(model, {"round": str(round_)}))
+        self._checkpoint("best", model, {"round": str(round_)})
 
     def ended(self, round_: int, model: Tensors) -> None:
         """The run is over, perhaps before its last round."""
@@ -57,7 +60,8 @@ class Journal:
             self._checkpoint("last", model, {"round": str(round_)})
 
     def _checkpoint(self, name: str, model: Tensors, metadata: Mapping[str, str]) -> None:
-        replace(self._dir / "checkpoints" / f"{name}.safetensors", to_bytes(model, metadata))
+        data = to_bytes({**model, **self._unsent}, metadata)
+        replace(self._dir / "checkpoints" / f"{name}.safetensors", data)
 
 
 def replace(path: Path, data: bytes) -> None:

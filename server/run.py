@@ -22,7 +22,7 @@ from fedpress.privacy.central import Central
 from fedpress.privacy.ledger import Ledger
 from fedpress.privacy.noise import Noise
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.server import events
+from fedpress.server import domains, events
 from fedpress.server.candidates import Candidates
 from fedpress.server.choice import possible
 from fedpress.server.claim import claim
@@ -82,7 +82,7 @@ class Run:
         self._noise = noise or Noise.secret()
         self._central = Central.of(plan)
         self.run_id = claim(store, self.spec, plan, self._central)
-        self.versions = Versions(plan.download, self.spec, store, plan.run.rounds)
+        self.versions = Versions(plan, self.spec, store)
         self.meter = Meter((int(store.meta("wire_up") or 0), int(store.meta("wire_down") or 0)))
         self.finished = ""
         self.stirred = 0  # grows whenever a held request for work may have another answer
@@ -96,7 +96,9 @@ class Run:
         texts = (*possible(plan.upload), *possible(plan.download))
         needs = frozenset[str]().union(*(ids_of(parse_codec(text)) for text in texts))
         self._enrolment = Enrolment(store, needs, plan.train.trainer, self.full_spec, room(plan, self.spec))
-        self._guarded = None if self._central is None else Guarded(self.spec, self._central, self._noise)
+        self._guarded = (
+            None if self._central is None else Guarded(domains.weights(self.spec), self._central, self._noise)
+        )
         self._purse = Purse(plan, self._central, ledger, self.run_id)
         self._cover = Cover.of(plan.privacy)
         self._updates = Updates(plan, self.strategy, self.spec, store, self.versions, self._enrolment, self._guarded)
@@ -189,7 +191,7 @@ class Run:
 
     def _begin(self, model: Tensors) -> None:
         with self.store.transaction():
-            self.versions.publish(model, self.strategy.init(self.spec), 0)
+            self.versions.publish(model, self.strategy.init(domains.weights(self.spec)), 0)
             self.store.set_round(0, round_record(self.store, 0, self.spec, 0.0, 0.0))
             self._mark(Phase.GATHERING)
         self._hold(0)
@@ -283,7 +285,7 @@ class Run:
             return
         aggregate = self._updates.aggregate(self.enrolled)
         released = self._guarded.metrics() if self._central and self._guarded and self._central.measures(round_) else {}
-        model, state = self.strategy.step(self.versions.exact, aggregate, self.versions.state)
+        model, state = domains.step(self.strategy, self.spec, self.versions.exact, aggregate, self.versions.state)
         if not finite(model):
             self._do(self._coordinator.stop(f"round {round_} diverged: the model is not finite; lower train.lr"))
             return
@@ -396,6 +398,6 @@ def check(plan: Plan, spec: Spec) -> None:
                 f"only buffers and frozen tensors: {', '.join(names)} (strategy.personal). Training changes "
                 f"{', '.join(trainable)}."
             )
-    publisher(plan.download, travels)
+    publisher(plan, travels)
     room(plan, travels)
     Central.of(plan)

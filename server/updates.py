@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from typing import Final
 
 from fedpress.compression.codec import Codec, Context, State
 from fedpress.compression.grouped import per_group
@@ -19,6 +18,7 @@ from fedpress.params import Spec, Tensors
 from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.sections import AUTO
+from fedpress.server import domains
 from fedpress.server.aggregate import Gathering
 from fedpress.server.bounds import check_update
 from fedpress.server.choice import Choice, Facts, scheduled, upload
@@ -28,11 +28,9 @@ from fedpress.server.leases import Lease
 from fedpress.server.memories import Memories
 from fedpress.server.store import Store
 from fedpress.server.strategies import Aggregate, Arrival, Strategy
+from fedpress.server.tails import Tails
 from fedpress.server.tickets import shared_seed, training
 from fedpress.server.versions import Versions
-
-#: Rounds that say whether a client comes often.
-_REMEMBERED: Final = 20
 
 
 class Updates:
@@ -51,8 +49,9 @@ class Updates:
         self.memories = Memories(store, spec)
         self._plan, self._strategy, self._spec = plan, strategy, spec
         self._store, self._versions, self._enrolment = store, versions, enrolment
-        self._gathering = guarded or Gathering(spec)
+        self._gathering = guarded or Gathering(domains.moving(spec))
         self._choices: dict[str, Choice] = {}
+        self._tails = Tails(store, spec.size)
 
     # -- how they are coded -------------------------------------------------------------------------------------------
 
@@ -75,13 +74,12 @@ class Updates:
         return 0 if lease.evaluate else max_bytes(self.codec(lease), self._spec)
 
     def _choose(self, lease: Lease) -> Choice:
-        settings, rounds = self._plan.upload, self._plan.run.rounds
-        progress = (lease.round - 1) / max(1, rounds - 1)
-        if settings.codec != AUTO:
-            return Choice(scheduled(parse_codec(settings.codec).text, settings.rate_end, progress), "")
-        habits = self._store.habits(lease.client, lease.round - _REMEMBERED)
-        known = min(_REMEMBERED, lease.round - habits.since) if habits.since else 0
-        return upload(Facts(progress, habits.invited, known), settings)
+        settings = self._plan.upload
+        if settings.codec == AUTO:
+            light = self._tails.light(lease.round)
+            return upload(Facts.of(self._plan, self._spec.size, lease.round, light), settings.floor)
+        progress = (lease.round - 1) / max(1, self._plan.run.rounds - 1)
+        return Choice(scheduled(parse_codec(settings.codec).text, settings.rate_end, progress), "")
 
     # -- what they come to --------------------------------------------------------------------------------------------
 
@@ -106,7 +104,8 @@ class Updates:
 
     def fold(self, update: Tensors, arrival: Arrival) -> None:
         """Into the current round's sum, for good: what is acknowledged was folded."""
-        self._gathering.fold(self._strategy.read(update, arrival), self._strategy.share(arrival))
+        seen = domains.read(self._strategy, self._spec, update, arrival)
+        self._gathering.fold(seen, self._strategy.share(arrival))
         if not arrival.staleness:  # or it measured an older model than the others
             self._gathering.measure(arrival.report)
 

@@ -15,11 +15,13 @@ from fedpress.compression.download import Link, Publisher, decode_change, rebuil
 from fedpress.compression.registry import parse
 from fedpress.errors import CodecError, DecodeError, PlanError, StoreError
 from fedpress.params import Spec, Tensors, content_hash, subtract
+from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import SHORT
-from fedpress.sections import Download
-from fedpress.server.choice import download
+from fedpress.sections import AUTO
+from fedpress.server.choice import Facts, download, possible
 from fedpress.server.store import Store
+from fedpress.server.tails import Tails
 
 #: Versions between two that the store keeps whole, as devices see them; the others are sums of payloads that it has.
 _WHOLE_EVERY: Final = 10
@@ -38,9 +40,9 @@ class Version:
 class Versions:
     """The latest version and the history of how to get there. Lives on the store's thread."""
 
-    def __init__(self, settings: Download, spec: Spec, store: Store, rounds: int) -> None:
-        self._settings, self._rounds = settings, rounds
-        self._publisher = publisher(settings, spec)
+    def __init__(self, plan: Plan, spec: Spec, store: Store) -> None:
+        settings, self._plan = plan.download, plan
+        self._publisher, self._tails = publisher(plan, spec), Tails(store, spec.size)
         self._full = settings.mode == "full"
         self._keep = 1 if self._full else settings.history
         self._names = settings.history
@@ -83,8 +85,7 @@ class Versions:
         self._bases.clear()
         if self._full:
             self._history, self._seen = [], {}
-        codec = parse(download(number / self._rounds, self._settings))
-        step = replace(self._publisher, codec=codec).publish(exact, self._seen or None, self.hash, number)
+        step = self._publisher_of(number).publish(exact, self._seen or None, self.hash, number)
         version = Version(number, step.link, _sha(step.payload), step.payload)
         self._store.versions.add(number, version.link, version.payload, self._keep)
         self._store.versions.add_hash(number, version.link.hash, self._names)
@@ -99,6 +100,14 @@ class Versions:
         self._history = [*self._history, version][-self._keep :]
         self._hashes = self._store.versions.hashes()
         self._seen, self.step = step.seen, step.change
+
+    def _publisher_of(self, number: int) -> Publisher:
+        """What makes the version after round ``number``, which devices fetch in the next one."""
+        settings = self._plan.download
+        if settings.codec != AUTO:
+            return self._publisher
+        facts = Facts.of(self._plan, self._spec.size, number + 1, self._tails.light(number + 1))
+        return replace(self._publisher, codec=parse(download(facts, settings.floor).codec))
 
     def restore(self) -> None:
         """Continue from the store. Raises StoreError if it holds no version."""
@@ -229,10 +238,10 @@ class Versions:
         return self._snapshot
 
 
-def publisher(settings: Download, spec: Spec) -> Publisher:
+def publisher(plan: Plan, spec: Spec) -> Publisher:
     """What makes the plan's downloads. Raises PlanError for a codec that cannot serve them."""
     try:
-        return Publisher(parse(download(0.0, settings)), settings.mode, spec)
+        return Publisher(parse(possible(plan.download)[0]), plan.download.mode, spec)
     except CodecError as error:
         raise PlanError(f"{error} (download.codec)") from error
 

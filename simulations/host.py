@@ -61,7 +61,7 @@ class Host:
         account = plan.privacy.ledger or plan.directory / LEDGER_FILE
         self.ledger = Ledger(account, accounted(plan), durable) if plan.privacy.mode != "none" else None
         self.federation = Federation(plan, initial, self.store, clock, self._hear, here, self.ledger)
-        self.journal = Journal(plan, self.store)
+        self.journal = Journal(plan, self.store, initial.unsent if self.federation.whole else {})
         self.federation.start()
 
     def __enter__(self) -> Self:

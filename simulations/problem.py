@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Final
+
+import numpy as np
 
 from fedpress.client.trainers import registry as trainers
 from fedpress.client.trainers.trainer import Trainer
-from fedpress.errors import PlanError
+from fedpress.errors import PlanError, PrivacyError, TaskError
 from fedpress.params import Model, Tensors
 from fedpress.plan import Plan
 from fedpress.server.run import check
+from fedpress.server.strategies import build as build_strategy
 from fedpress.simulations import data as data_sets
 from fedpress.simulations.availability import Availability, availability
 from fedpress.simulations.partition import names, partition
 from fedpress.simulations.profiles import Profile, profiles
 from fedpress.simulations.tasks import load_task
 from fedpress.task import ClientData, Data, Task
+
+#: Examples that a model is tried on before anything starts.
+_TRIED: Final = 2
 
 
 class Problem:
@@ -36,7 +43,9 @@ class Problem:
     @cached_property
     def data(self) -> Data:
         """The data set."""
-        return self.task.data(data_sets.located(self.plan.task.data_dir))
+        data = self.task.data(data_sets.located(self.plan.task.data_dir))
+        data.check(self.task.name)
+        return data
 
     @cached_property
     def clients(self) -> list[ClientData]:
@@ -64,15 +73,58 @@ class Problem:
         from fedpress import torch_model
 
         module = torch_model.build(self.task, self.plan.run.seed)
-        model = Model(torch_model.spec_of(module), torch_model.dump(module))
+        model = Model(torch_model.spec_of(module), torch_model.dump(module), torch_model.unsent(module))
+        for name, array in model.tensors.items():
+            if not np.isfinite(array).all():
+                raise TaskError(
+                    f"Expected finite numbers in the model of task '{self.task.name}', got NaN or infinity in "
+                    f"'{name}', {int((~np.isfinite(array)).sum())} of {array.size}: mend model(). A constant such as "
+                    "a mask may be left out of the state, register_buffer(..., persistent=False)."
+                )
         check(self.plan, model.spec)
         return model
 
     def check(self) -> None:
         """Load all there is to load, so that what is wrong with a plan is said before anything starts."""
         _ = self.names, self.availability, self.clients, self.profiles, self.initial
+        self.check_buffers()
+        if self.plan.train.trainer == "numpy":
+            self.trainer(0)  # says what it cannot train
         if self.plan.privacy.mode == "local":
             self._check_local()
+
+    def check_buffers(self) -> None:
+        """Try the model on some of the data: what changes in training must be able to travel, and under central privacy
+        to leave. Raises TaskError and PrivacyError, naming a buffer that cannot."""
+        from fedpress import torch_model
+
+        model, task, seed = self.initial, self.task, self.plan.run.seed
+        layout = build_strategy(self.plan).layout(model.spec)
+        sent = {p.of for p in layout} & set(model.spec.named("statistic"))
+        guarded = sent if self.plan.privacy.mode == "central" else set[str]()
+        split = self.data.train if len(self.data.train) >= _TRIED else self.data.test
+        if not (guarded or model.unsent) or len(split) < _TRIED:
+            return
+        module = torch_model.build(task, seed)
+        for name, array in torch_model.unsent(module).items():
+            if not np.array_equal(array, model.unsent[name]):
+                raise TaskError(
+                    f"Expected model() of task '{task.name}' to make the same '{name}' each time, got another: draw it "
+                    "from torch, numpy.random or random, which are seeded before each call."
+                )
+        for name in torch_model.moved_by_training(task, module, split.x[:_TRIED]):
+            if name in model.unsent:
+                raise TaskError(
+                    f"Expected integers and booleans that training leaves alone in task '{task.name}', but it changes "
+                    f"'{name}' ({model.unsent[name].dtype}), which does not travel: keep it as a float buffer, which "
+                    "is averaged, or leave it out of the state, register_buffer(..., persistent=False)."
+                )
+            if name in guarded:
+                raise PrivacyError(
+                    f"Expected no statistics of the data under central privacy, but training changes the buffer "
+                    f"'{name}' of task '{task.name}', which noise cannot hide: use GroupNorm or LayerNorm in model(), "
+                    "or set privacy.fix_modules = true to have BatchNorm replaced (privacy.mode)."
+                )
 
     def _check_local(self) -> None:
         """Say before anything starts what each device would decline. Raises PlanError, PrivacyError."""

@@ -17,7 +17,7 @@ from fedpress.client.rules.fedavg import FedAvg
 from fedpress.client.rules.rule import Outcome, kept, option
 from fedpress.client.trainers.trainer import Point, Terms
 from fedpress.compression.layout import grouped
-from fedpress.params import Tensors, learned
+from fedpress.params import Tensors
 
 
 class FedDyn(FedAvg):
@@ -26,7 +26,7 @@ class FedDyn(FedAvg):
     def train(self, shared: Tensors, own: Tensors, learner: Learner) -> Outcome:
         """Fit the regularised objective; the gradient that this device keeps moves with it."""
         alpha = option(self.said, "alpha")
-        model = {n: shared[n] for n in learned(shared)}
+        model = {n: shared[n] for n in learner.spec.named("weight") if n in shared}
         mine = kept(own, "gradient", model) or {n: np.zeros_like(a) for n, a in model.items()}
         anchor, pull = learner.point(model), learner.point(mine)
 

@@ -100,6 +100,9 @@ class NumpyTrainer:
             total, seen, steps = total + loss * len(rows), seen + len(rows), steps + 1
         return Trained(ordered(point, self._spec), self.examples, steps, total / max(1, seen), spent)
 
+    def begin(self) -> None:
+        """There is nothing beside the tensors."""
+
     def point(self, model: Tensors) -> Point:
         """Copies."""
         return {name: np.array(array) for name, array in model.items()}

@@ -33,10 +33,15 @@ def _torch(setting: Setting) -> Trainer:
 def _numpy(setting: Setting) -> Trainer:
     """NumPy's, on a task's model, which its torch module draws. ``NumpyTrainer`` itself needs a function that draws."""
     from fedpress.client.trainers.numpy_trainer import NumpyTrainer
-    from fedpress.torch_model import build, dump
+    from fedpress.torch_model import build, dump, spec_of
 
     if setting.task.loss is not None:
         raise PlanError("Expected a task without a loss of its own: the trainer 'numpy' has cross entropy only.")
+    for name, kind in spec_of(build(setting.task, setting.seed)).kinds.items():
+        raise PlanError(
+            f"Expected parameters to train alone, got '{name}' ({kind}): the trainer 'numpy' trains whatever there is "
+            "(train.trainer)."
+        )
     return NumpyTrainer(lambda seed: dump(build(setting.task, seed)), setting.data, setting.seed, setting.secret_noise)
 
 

@@ -68,6 +68,7 @@ class TorchTrainer:
         self._device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self._module = torch_model.build(task, seed).to(self._device)
         self._spec = torch_model.spec_of(self._module)
+        self._left_behind = torch_model.left_behind(self._module)
         self._x = torch_model.tensor(data.train.x, self._device)
         self._y = torch_model.tensor(data.train.y, self._device)
 
@@ -82,7 +83,7 @@ class TorchTrainer:
 
     def evaluate(self, model: Tensors) -> tuple[dict[str, float], int]:
         """The task's metrics on the held-out data."""
-        torch_model.load(self._module, model)
+        self._set(model)
         return torch_model.evaluate(self._module, self._task, self._data.held_out), len(self._data.held_out)
 
     def train(
@@ -102,7 +103,7 @@ class TorchTrainer:
         check(training)
         if self.examples == 0:
             return Trained(model, 0, 0, 0.0)
-        torch_model.load(self._module, model)
+        self._set(model)
         self._module.train()
         with self._seeded(rng), self._trainable(terms.only):
             chosen = [p for p in self._module.parameters() if p.requires_grad]
@@ -117,6 +118,15 @@ class TorchTrainer:
             )
         self._module.zero_grad(set_to_none=True)
         return Trained(torch_model.dump(self._module), self.examples, steps, loss, spent)
+
+    def begin(self) -> None:
+        """See ``Differentiable``."""
+        torch_model.put_back(self._module, self._left_behind)
+
+    def _set(self, model: Tensors) -> None:
+        """Make the module ``model``, with nothing in it of earlier training."""
+        torch_model.load(self._module, model)
+        self.begin()
 
     @property
     def examples(self) -> int:
@@ -169,7 +179,7 @@ class TorchTrainer:
     @torch.no_grad()
     def loss(self, model: Tensors) -> float:
         """See ``Differentiable``."""
-        torch_model.load(self._module, model)
+        self._set(model)
         self._module.eval()
         total = 0.0
         for at in range(0, self.examples, _CHUNK):

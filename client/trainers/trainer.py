@@ -109,6 +109,10 @@ class Differentiable(Trainer, Protocol):
     def examples(self) -> int:
         """How many there are to train on."""
 
+    def begin(self) -> None:
+        """Before a rule's own steps: what the model has beside its tensors, such as counters, is as the seed draws it,
+        so that what comes of the steps depends on the point, the data and the stream alone."""
+
     def point(self, model: Tensors) -> Point:
         """A copy of a model (or of some of its tensors) as the trainer's own arrays."""
 

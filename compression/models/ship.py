@@ -31,7 +31,7 @@ from fedpress.compression.models.check import check, measured, predict
 from fedpress.compression.models.distil import Distillation, Progress, distil
 from fedpress.compression.models.export import export, stamp
 from fedpress.compression.models.quantise import Method, quantise
-from fedpress.torch_model import build, load, spec_of
+from fedpress.torch_model import build, load, seeded, spec_of
 
 #: Held-out examples without which neither half says much, and inputs that are enough to calibrate int8.
 FEWEST: Final = 20
@@ -103,8 +103,7 @@ def _student(task: Task, seed: int) -> torch.nn.Module:
             f"Task '{task.name}' has no student(): add a function student() that returns the smaller torch.nn.Module "
             f"to ship, with the same inputs and outputs as model()."
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed % 2**63)
+    with seeded(seed):
         student = task.student()
     if not isinstance(student, torch.nn.Module):
         raise TaskError(f"Expected student() of task '{task.name}' to return a torch.nn.Module, got {student!r}.")

@@ -3,8 +3,8 @@ Data").
 
 Stated in deltas: the next model is the last one plus the mean of the clients' updates, weighted by their examples. The
 same as the paper's mean of models, since all updates of a round start from one version. With a server learning rate
-``lr`` other than 1 the mean is scaled first (Reddi et al. 2021, "Adaptive Federated Optimization", with SGD as the
-server's optimiser).
+``lr`` other than 1 the mean of the weights' updates is scaled first (Reddi et al. 2021, "Adaptive Federated
+Optimization", with SGD as the server's optimiser).
 
 An update against an older version weighs ``(1 + staleness) ** -discount`` of a fresh one (Xie et al. 2019's
 polynomial).

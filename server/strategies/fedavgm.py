@@ -1,7 +1,7 @@
 """FedAvgM (Hsu, Qi and Brown 2019, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
 Classification"): FedAvg with heavy-ball momentum on the server, ``v <- beta * v + mean(update)``, ``model + lr * v``.
 
-Deviation: running statistics are averaged as in FedAvg. With beta = 0 it is FedAvg.
+With beta = 0 it is FedAvg.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from fedpress.params import Spec, Tensors, add, learned
+from fedpress.params import Spec, Tensors, add, zeros
 from fedpress.server.strategies.fedavg import FedAvg, scaled
 from fedpress.server.strategies.strategy import Aggregate
 
@@ -28,9 +28,9 @@ class FedAvgM(FedAvg):
 
     def init(self, spec: Spec) -> Tensors:
         """``v`` = 0."""
-        return {t.name: np.zeros(t.shape, np.float32) for t in spec if t.name in learned(spec.names)}
+        return zeros(spec)
 
     def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
         """See the module's docstring."""
         velocity = {n: np.float32(self.beta) * v + round_.mean[n] for n, v in state.items()}
-        return add(model, scaled(self.lr, {**round_.mean, **velocity})), velocity
+        return add(model, scaled(self.lr, velocity)), velocity

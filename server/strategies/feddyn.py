@@ -10,8 +10,8 @@ The second step is 0 / 0 at alpha = 0. There it is left out, and FedDyn is FedAv
 for a small alpha clients train as in FedAvg, but ``-h / alpha`` is P / m times the sum of all mean updates so far, and
 comes on top.
 
-Deviations: local training approaches the clients' optimum with the plan's steps; running statistics are averaged. Under
-central privacy ``h`` follows the clipped and noised mean, and is no longer quite the mean of what clients keep.
+Deviation: local training approaches the clients' optimum with the plan's steps. Under central privacy ``h`` follows the
+clipped and noised mean, and is no longer quite the mean of what clients keep.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field
 
 from fedpress.compression.layout import part
-from fedpress.params import Spec, Tensors, add, learned
+from fedpress.params import Spec, Tensors, add, zeros
 from fedpress.server.strategies.compatibility import POINTS, ROUNDS
 from fedpress.server.strategies.fedavg import FedAvg, scaled
 from fedpress.server.strategies.population import Population
@@ -47,7 +47,7 @@ class FedDyn(FedAvg):
 
     def init(self, spec: Spec) -> Tensors:
         """``h`` = 0."""
-        return {t.name: np.zeros(t.shape, np.float32) for t in spec if t.name in learned(spec.names)}
+        return zeros(spec)
 
     def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
         """See the module's docstring."""
@@ -56,4 +56,4 @@ class FedDyn(FedAvg):
             return add(model, mean), state
         alpha, clients = np.float32(self.alpha), Population.of(round_, state)
         h = {n: clients.stays * a - alpha * (clients.seen * round_.mean[n]) for n, a in part("", state).items()}
-        return add(model, {n: mean[n] - h[n] / alpha if n in h else mean[n] for n in mean}), {**h, **clients.state}
+        return add(model, {n: a - h[n] / alpha for n, a in mean.items()}), {**h, **clients.state}

@@ -6,7 +6,7 @@ same length whatever K is. The server takes the mean of those times ``tau_eff``,
 momentum ``|a|_1`` is K. With heavy-ball momentum rho it is ``(K - rho (1 - rho**K) / (1 - rho)) / (1 - rho)``: the
 gradient of step k moves the model in every later step too, ``(1 - rho**(K - k + 1)) / (1 - rho)`` in all.
 
-Deviation: running statistics are averaged as they are. Where all take as many steps it is FedAvg.
+Where all take as many steps it is FedAvg.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedpress.params import Tensors, add, learned
+from fedpress.params import Tensors, add
 from fedpress.server.strategies.compatibility import ANY_SGD, EXACT, POINTS, ROUNDS
 from fedpress.server.strategies.fedavg import FedAvg, scaled
 from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
@@ -31,22 +31,18 @@ class FedNova(FedAvg):
     needs: ClassVar[frozenset[str]] = frozenset({ANY_SGD, EXACT, POINTS, ROUNDS})
 
     def share(self, arrival: Arrival) -> Share:
-        """One ``|a|_1``-th of the update. One without steps is refused."""
+        """As in FedAvg, and ``|a|_1``. An update without steps is refused."""
         length = _length(arrival)
-        weight = super().share(arrival).weight
-        return Share(weight, 1.0 / length, {"length": length}) if length > 0 else Share(0.0)
+        return Share(super().share(arrival).weight, facts={"length": length}) if length > 0 else Share(0.0)
 
     def read(self, update: Tensors, arrival: Arrival) -> Tensors:
-        """Running statistics times ``|a|_1``, which ``share`` takes off again."""
-        names = set(learned(update))
+        """One ``|a|_1``-th of it."""
         length = np.float32(_length(arrival))
-        return {n: a if n in names else a * length for n, a in update.items()}
+        return {n: a / length for n, a in update.items()}
 
     def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
         """``model + lr * tau_eff * mean(update / |a|_1)``."""
-        names, mean = set(learned(model)), scaled(self.lr, round_.mean)
-        effective = scaled(round_.facts["length"], mean)
-        return add(model, {n: effective[n] if n in names else mean[n] for n in model}), state
+        return add(model, scaled(round_.facts["length"], scaled(self.lr, round_.mean))), state
 
 
 def _length(arrival: Arrival) -> float:

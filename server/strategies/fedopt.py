@@ -6,8 +6,6 @@ is taken for a gradient, and the server steps by it with an adaptive optimiser.
 ``v`` begins at ``tau**2`` and differs: Adagrad adds the square of the mean; Adam moves towards it by a share
 ``1 - beta2``; Yogi by that share of the square itself, up or down. As in the paper there is no bias correction. Each
 parameter moves by about ``lr`` whatever the updates' length, so that ``lr`` is a thing of its own here.
-
-Deviation: running statistics are averaged as in FedAvg, without ``lr``.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from fedpress.compression.layout import grouped, part
-from fedpress.params import Array, Spec, Tensors, add, learned
+from fedpress.params import Array, Spec, Tensors, add, zeros
 from fedpress.server.strategies.fedavg import FedAvg
 from fedpress.server.strategies.strategy import Aggregate
 
@@ -37,10 +35,8 @@ class FedAdagrad(FedAvg):
 
     def init(self, spec: Spec) -> Tensors:
         """``m`` = 0 and ``v`` = ``tau**2``."""
-        like = [t for t in spec if t.name in learned(spec.names)]
-        first = {t.name: np.zeros(t.shape, np.float32) for t in like}
-        second = {t.name: np.full(t.shape, self.tau**2, np.float32) for t in like}
-        return {**grouped("m", first), **grouped("v", second)}
+        second = {t.name: np.full(t.shape, self.tau**2, np.float32) for t in spec}
+        return {**grouped("m", zeros(spec)), **grouped("v", second)}
 
     def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
         """See the module's docstring."""
@@ -49,7 +45,7 @@ class FedAdagrad(FedAvg):
         second = {n: self.second(v, mean[n] * mean[n]) for n, v in part("v", state).items()}
         lr, tau = np.float32(self.lr), np.float32(self.tau)
         change = {n: lr * m / (np.sqrt(second[n]) + tau) for n, m in first.items()}
-        return add(model, {**mean, **change}), {**grouped("m", first), **grouped("v", second)}
+        return add(model, change), {**grouped("m", first), **grouped("v", second)}
 
     def second(self, v: Array, square: Array) -> Array:
         """The next ``v``."""

@@ -2,7 +2,7 @@
 
 There are ``clusters`` models: groups "cluster0", "cluster1", ... A device takes the one that fits its examples best,
 trains that, and says which. Each model moves by the mean over those that chose it; one that nobody chose stays. The
-first begins as the run's seed draws the model, the others with its elements in another order.
+first begins as the run's seed draws the model, the others with the elements of its weights in another order.
 
 What a device sends of the clusters that it did not choose is one byte each: its codec leaves a group that did not
 change alone, with what error feedback keeps back of it, so that this comes when the device chooses the cluster again
@@ -16,14 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from fedpress.compression.layout import Layout, beside, group
-from fedpress.params import Spec, Tensors, add
+from fedpress.compression.layout import Layout, Part
+from fedpress.params import Spec
 from fedpress.server.strategies.compatibility import EXACT, LOSSES
-from fedpress.server.strategies.fedavg import FedAvg, scaled
-from fedpress.server.strategies.strategy import Aggregate, Arrival, Share
+from fedpress.server.strategies.fedavg import FedAvg
+from fedpress.server.strategies.strategy import Arrival, Share
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,12 @@ class Ifca(FedAvg):
     clusters: Annotated[int, Field(ge=1, le=16, description="models, of which each device chooses one")] = 2
 
     def layout(self, full: Spec) -> Layout:
-        """A group per cluster. The first starts as the seed has it, those after it in orders 2, 3, ..."""
-        return tuple(p for i in range(self.clusters) for p in beside(f"cluster{i}", full.names, i + 1 if i else 0))
+        """A group per cluster. The first starts as the seed has it, the weights of those after it in orders 2, 3 ..."""
+        return tuple(
+            Part(f"cluster{i}:{t.name}", t.name, i + 1 if i and t.kind == "weight" else 0)
+            for i in range(self.clusters)
+            for t in full
+        )
 
     @property
     def client_half(self) -> str:
@@ -46,20 +49,8 @@ class Ifca(FedAvg):
         return self.id
 
     def share(self, arrival: Arrival) -> Share:
-        """As in FedAvg, for the chosen cluster; nothing without a cluster there is."""
-        usual, chosen = super().share(arrival), self._chosen(arrival)
-        return replace(usual, facts={chosen: 1.0}) if chosen else Share(0.0)
-
-    def read(self, update: Tensors, arrival: Arrival) -> Tensors:
-        """The chosen cluster's change alone."""
-        chosen = self._chosen(arrival)
-        return {n: a if group(n) == chosen else np.zeros_like(a) for n, a in update.items()}
-
-    def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
-        """Each cluster plus ``lr`` times the mean over those that chose it: the mean over all, by their share."""
-        change = {n: a / np.float32(round_.facts.get(group(n), 1.0)) for n, a in round_.mean.items()}
-        return add(model, scaled(self.lr, change)), state
-
-    def _chosen(self, arrival: Arrival) -> str:
+        """As in FedAvg, in the chosen cluster; nothing without a cluster there is."""
         number = arrival.report.facts.get("cluster", -1.0)
-        return f"cluster{number:.0f}" if number in range(self.clusters) else ""
+        if number not in range(self.clusters):
+            return Share(0.0)
+        return replace(super().share(arrival), groups=(f"cluster{number:.0f}",))

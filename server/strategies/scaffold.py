@@ -4,8 +4,7 @@ The server's control variate ``c`` travels down in the group "control". What a c
 ``d`` of K steps of rate eta, ``-c - d / (K eta)``: the server makes it from the decoded update, so that SCAFFOLD costs
 the upload of FedAvg (the paper sends it). The client moves its own ``c_i`` by its update as the server reads it, so
 that ``c`` is the mean of all ``c_i`` whatever the codec, and whoever joins (``population``). By its exact update, what
-the codec keeps back would be added twice: by error feedback, and by the next round's correction. Running statistics
-have no variate.
+the codec keeps back would be added twice: by error feedback, and by the next round's correction.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedpress.compression.layout import Layout, beside, grouped, part, plain
-from fedpress.params import Spec, Tensors, add, learned
+from fedpress.params import Spec, Tensors, add
 from fedpress.server.strategies.compatibility import EXACT, POINTS, ROUNDS, SGD
 from fedpress.server.strategies.fedavg import FedAvg, scaled
 from fedpress.server.strategies.population import Population
@@ -32,8 +31,8 @@ class Scaffold(FedAvg):
     needs: ClassVar[frozenset[str]] = frozenset({EXACT, POINTS, ROUNDS, SGD})
 
     def layout(self, full: Spec) -> Layout:
-        """The model, and a control variate for each tensor that is learned."""
-        return (*plain(full.names), *beside("control", learned(full.names)))
+        """The model, and a control variate for each weight."""
+        return (*plain(full.names), *beside("control", full.named("weight")))
 
     @property
     def client_half(self) -> str:

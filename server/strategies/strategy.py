@@ -1,14 +1,15 @@
 """The contract of a server strategy: what travels, what an update counts for, and the server's step.
 
 One file per published algorithm, named for it. Updates are folded as they arrive into a running weighted sum (memory is
-O(model), never O(clients)); the strategy sees their mean once per round. What it remembers between rounds is a value:
-plain tensors, checkpointed and restored by the store. Its client half is named by ``rule`` and lives in
-``client.rules``. The fields of its dataclass are its options in the plan's section ``strategy``.
+O(model), never O(clients)); the strategy sees their mean once per round. It reads, steps and remembers weights alone:
+running statistics are averaged and frozen tensors stay, whatever the strategy (``server.domains``). What it remembers
+between rounds is a value: plain tensors, checkpointed and restored by the store. Its client half is named by ``rule``
+and lives in ``client.rules``. The fields of its dataclass are its options in the plan's section ``strategy``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -41,11 +42,16 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Share:
-    """What an update counts for: ``weight`` > 0 in the mean of ``scale`` times the updates, and of ``facts``."""
+    """What an update counts for: ``weight`` > 0 in the mean of ``scale`` times the updates, and of ``facts``.
+
+    ``groups``: those of its groups of tensors that count; None: all. The mean of a group is over updates that count in
+    it, and 0 where there is none.
+    """
 
     weight: float
     scale: float = 1.0
     facts: Mapping[str, float] = field(default_factory=dict)
+    groups: Collection[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,10 +87,10 @@ class Strategy(Protocol):
         """What an update counts for. A weight of 0 or less refuses it."""
 
     def read(self, update: Tensors, arrival: Arrival) -> Tensors:
-        """The update as it is folded: with what follows from it and did not have to travel."""
+        """An update's weights as they are folded: with what follows from them and did not have to travel."""
 
     def init(self, spec: Spec) -> Tensors:
-        """What the strategy remembers before round 1; {} if nothing. ``spec``: of what travels."""
+        """What the strategy remembers before round 1; {} if nothing. ``spec``: of the weights that travel."""
 
     def step(self, model: Tensors, round_: Aggregate, state: Tensors) -> tuple[Tensors, Tensors]:
-        """The next version of what travels, and the next state."""
+        """The next version of the weights that travel, and the next state."""

@@ -21,7 +21,7 @@ from fedpress.compression.grouped import per_group
 from fedpress.compression.payload import seal, unseal
 from fedpress.compression.registry import parse
 from fedpress.compression.stream import Stream
-from fedpress.params import Array, Spec, Tensors, flatten, learned, subtract, unflatten
+from fedpress.params import Array, Spec, Tensors, flatten, subtract, unflatten
 from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.sections import AUTO
@@ -72,7 +72,7 @@ def probe(
     for i in range(len(victims)):
         one = victims.take(np.array([i]))
         for given, update in _seen(problem, one, i):
-            own = {n: update[n] for n in learned(update)}
+            own = {n: update[n] for n in problem.initial.spec.named("weight")}
             found = invert(problem.task, module, own, one.y, one.x.shape[1:], inside, seed + i, _STEPS, each)
             errors.setdefault(given, []).append(_mse(found, one.x))
         errors.setdefault("no update: the mean of the class", []).append(_mse(_guess(known, one), one.x))
@@ -88,7 +88,9 @@ def _seen(problem: Problem, one: Split, victim: int) -> Iterator[tuple[str, Tens
     """What an attacker may have of a client that holds ``one`` example: its name in the report, and the update."""
     plan, base, spec = problem.plan, problem.initial.tensors, problem.initial.spec
     trainer = problem.trainer_on(ClientData(one, one.take(np.zeros(1, np.bool_))))
-    text = upload(Facts(), plan.upload).codec if plan.upload.codec == AUTO else plan.upload.codec
+    text = plan.upload.codec
+    if text == AUTO:
+        text = upload(Facts.of(plan, spec.size, 1, None), plan.upload.floor).codec
     privacy = local_privacy(plan) if plan.privacy.mode == "local" else None
     noised = ", noised," if privacy else ""
     yield "the bare update", _update(trainer, plan, base, victim, 1, None)

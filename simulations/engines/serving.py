@@ -22,6 +22,7 @@ def serve(plan: Plan, listen: events.Listener, say: Callable[[str], object], lin
     Continues what is in the plan's directory. ``say`` is told where it listens. Raises FedpressError.
     """
     problem = Problem(plan)
+    problem.check_buffers()
     evaluate = problem.evaluator()
     resume = (plan.directory / STORE_FILE).exists()
     with Host(plan, problem.initial, listen, resume=resume) as host:

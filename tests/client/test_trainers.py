@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fedpress import torch_model
+from fedpress.client.learner import Learner
 from fedpress.client.trainers import registry
 from fedpress.client.trainers.idle import IdleTrainer
 from fedpress.client.trainers.torch_trainer import TorchTrainer
@@ -219,3 +220,42 @@ def test_an_integer_input_reaches_the_model_as_integers() -> None:
     before = made.evaluate(made.initial(0))[0]["loss"]
     after = made.evaluate(made.train(made.initial(0), training(epochs=20, batch_size=4), Stream(0)).tensors)[0]["loss"]
     assert after < 0.7 * before
+
+
+class _Counting(torch.nn.Module):
+    """Averages over all batches since the beginning, counts its passes, and adds what it counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.last = torch.nn.BatchNorm1d(64, momentum=None), torch.nn.Linear(64, 10)
+        self.register_buffer("passes", torch.zeros(()), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.passes = self.passes + 1
+        out: torch.Tensor = self.last(self.norm(x) + self.passes / 100)
+        return out
+
+
+def test_what_a_ticket_comes_to_does_not_depend_on_earlier_ones(data: ClientData) -> None:
+    """Neither plain training, nor a rule's own steps, nor a measure."""
+    task = Task("counting", _Counting, lambda _: None)  # type: ignore[arg-type, return-value]
+    used, fresh = (TorchTrainer(task, data, 0, "cpu") for _ in range(2))
+    model, said = used.initial(0), training(max_steps=3)
+
+    def own(made: TorchTrainer) -> tuple[str, ...]:
+        learner = Learner(made, said, Stream(3), 0)
+        point = learner.point(model)
+        for rows in learner.batches():
+            gradients, _ = learner.gradient(point, rows)
+            for name, gradient in gradients.items():
+                point[name] = point[name] - 0.1 * gradient
+        return content_hash(learner.tensors(point)), content_hash(made.train(model, said, Stream(4)).tensors)
+
+    own(used)
+    assert used.evaluate(model) == fresh.evaluate(model)
+    assert used.loss(model) == fresh.loss(model)
+    assert own(used) == own(fresh)
+    means = used.train(model, said, Stream(4)).tensors["norm.running_mean"]
+    once = used.train(model, training(max_steps=1), Stream(4)).tensors["norm.running_mean"]
+    assert not np.array_equal(means, once), "it counts within a ticket"

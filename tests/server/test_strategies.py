@@ -91,6 +91,18 @@ def test_a_sum_refuses_weights_that_mean_nothing_and_an_empty_mean() -> None:
             total.fold({}, weight)
 
 
+def test_each_group_is_divided_by_what_counted_in_it() -> None:
+    spec = Spec.of({n: np.zeros(1, np.float32) for n in ("a:w", "b:w", "c:w")})
+    update = {n: np.full(1, 8, np.float32) for n in spec.names}
+    gathering = Gathering(spec)
+    for _ in range(2):
+        gathering.fold(update, Share(1.0, groups=("a",)))
+        gathering.fold(update, Share(3.0, 0.5, groups=("a", "b", "none")))
+        mean = gathering.aggregate(2).mean
+        assert [float(mean[n][0]) for n in spec.names] == [(8 + 3 * 4) / 4, 4.0, 0.0]
+        gathering.clear()
+
+
 def test_a_round_begins_with_nothing_of_the_one_before() -> None:
     def of(gathering: Gathering, value: float, fact: float) -> Aggregate:
         gathering.fold({"w": np.full(1, value, np.float32)}, Share(2.0, 1.0, {"fact": fact}))

@@ -11,7 +11,7 @@ import pytest
 from fedpress.compression.download import origin, rebuild
 from fedpress.errors import StoreError
 from fedpress.params import Spec, Tensors, TensorSpec, content_hash, unflatten
-from fedpress.sections import Download
+from fedpress.plan import load
 from fedpress.server.store import Store
 from fedpress.server.versions import Versions
 
@@ -31,9 +31,9 @@ class Run:
     """Versions on a store of their own, published one by one, and every model devices saw, by hash."""
 
     def __init__(self, path: Path, codec: str = LATTICE, mode: str = "delta", history: int = 20) -> None:
-        self.settings = Download(codec=codec, mode=mode, history=history)  # type: ignore[arg-type]
+        self.plan = load(None, [f"download.codec={codec}", f"download.mode={mode}", f"download.history={history}"])
         self.store = Store(path / "store.sqlite", durable=False)
-        self.versions = Versions(self.settings, SPEC, self.store, 10)
+        self.versions = Versions(self.plan, SPEC, self.store)
         self.walk = models(40)
         self.held: list[tuple[str, Tensors]] = []
 
@@ -72,7 +72,7 @@ class Run:
         return sum(blob.size for blob in self.versions.recipe(name))
 
     def restart(self) -> None:
-        self.versions = Versions(self.settings, SPEC, self.store, 10)
+        self.versions = Versions(self.plan, SPEC, self.store)
         self.versions.restore()
 
 

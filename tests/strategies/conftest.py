@@ -1,6 +1,6 @@
 """Whole rounds of a strategy without sockets: its server half, its local rule and real trainers, in one loop.
 
-``perform`` is the device's own work, ``Gathering`` and ``step`` the server's; codecs are ``raw`` unless a test names
+``perform`` is the device's own work, ``Gathering`` and ``domains`` the server's; codecs are ``raw`` unless a test names
 others, so that what is left between the two halves is the algorithm.
 """
 
@@ -31,6 +31,7 @@ from fedpress.compression.stream import Stream
 from fedpress.params import Array, Tensors
 from fedpress.plan import load
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.server import domains
 from fedpress.server.aggregate import Gathering
 from fedpress.server.leases import Lease
 from fedpress.server.strategies import Arrival, Strategy, build
@@ -94,11 +95,11 @@ def rounds() -> Rounds:
         spec = spec_of(layout, full)
         kept = [Kept() for _ in trainers]
         model = begin(layout, trainers[0].initial(seed) if initial is None else initial)
-        played = Played(strategy, model, strategy.init(spec), [])
+        played = Played(strategy, model, strategy.init(domains.weights(spec)), [])
         upload = parse(plan.upload.codec)
         enrolled = set() if joining else set(range(len(trainers)))
         for round_ in range(1, n + 1):
-            gathering, base = Gathering(spec), played.model
+            gathering, base = Gathering(domains.moving(spec)), played.model
             reports: dict[int, pb.Report] = {}
             for i in cohorts[round_ - 1] if cohorts else range(len(trainers)):
                 lease = Lease(f"{i:02x}", str(i), round_)
@@ -111,10 +112,11 @@ def rounds() -> Rounds:
                 context = Context(order.seed, round_, None)
                 update, _ = unseal(upload, done.pending.payload, upload.memory(spec), context, spec)
                 arrival = Arrival(report, order.training, 0, partial(dict, base), partial(dict, base))
-                gathering.fold(strategy.read(update, arrival), strategy.share(arrival))
+                gathering.fold(domains.read(strategy, spec, update, arrival), strategy.share(arrival))
                 reports[i], played.payloads[i] = report, len(done.pending.payload)
             enrolled.update(reports)
-            played.model, played.state = strategy.step(base, gathering.aggregate(len(enrolled)), played.state)
+            aggregate = gathering.aggregate(len(enrolled))
+            played.model, played.state = domains.step(strategy, spec, base, aggregate, played.state)
             played.reports.append(reports)
         played.own = [k.personal for k in kept]
         for i, trainer in enumerate(trainers):

@@ -21,6 +21,7 @@ from fedpress.compression.stream import Stream
 from fedpress.params import Array, Spec, Tensors, content_hash
 from fedpress.plan import load
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.server import domains
 from fedpress.server.aggregate import Gathering
 from fedpress.server.strategies import Arrival, build
 
@@ -296,13 +297,32 @@ def test_ifca_takes_no_word_on_other_clusters_and_no_vote_that_means_nothing() -
     everywhere = {n: np.ones_like(a) for n, a in model.items()}
     for cluster, examples in ((0.0, 1), (0.0, 3), (2.0, 4)):
         arrival = Arrival(pb.Report(examples=examples, facts={"cluster": cluster}), pb.Training(), 0, dict, dict)
-        gathering.fold(IFCA.read(everywhere, arrival), IFCA.share(arrival))
-    after, _ = IFCA.step(model, gathering.aggregate(3), {})
+        gathering.fold(domains.read(IFCA, spec, everywhere, arrival), IFCA.share(arrival))
+    after, _ = domains.step(IFCA, spec, model, gathering.aggregate(3), {})
     for label, moved in (("cluster0", 1), ("cluster1", 0), ("cluster2", 1)):
         assert all((part(label, after)[n] == part(label, model)[n] + moved).all() for n in ("w", "b"))
     for facts in ({}, {"cluster": 3.0}, {"cluster": -1.0}, {"cluster": 0.5}):
         arrival = Arrival(pb.Report(examples=1, facts=facts), pb.Training(), 0, dict, dict)
         assert IFCA.share(arrival).weight == 0
+
+
+def test_ifca_draws_weights_anew_for_each_cluster_and_averages_its_statistics_by_cluster() -> None:
+    start = {n: np.arange(1, 21, dtype=np.float32) for n in ("w", "running_var", "base")}
+    full = Spec.of(start, {"running_var": "statistic", "base": "frozen"})
+    layout = IFCA.layout(full)
+    spec, model = spec_of(layout, full), begin(layout, start)
+    for n, same in (("w", False), ("running_var", True), ("base", True)):
+        assert all(np.array_equal(model[f"cluster{i}:{n}"], start[n]) == same for i in (1, 2))
+    gathering = Gathering(domains.moving(spec))
+    for cluster, change in ((0, 1.0), (0, 3.0), (1, 5.0)):
+        arrival = Arrival(pb.Report(examples=1, facts={"cluster": cluster}), pb.Training(), 0, dict, dict)
+        update = {n: np.full_like(a, change) for n, a in model.items()}
+        gathering.fold(domains.read(IFCA, spec, update, arrival), IFCA.share(arrival))
+    after, _ = domains.step(IFCA, spec, model, gathering.aggregate(3), {})
+    for cluster, change in enumerate((2.0, 5.0, 0.0)):
+        for n in start:
+            expected = model[f"cluster{cluster}:{n}"] + np.float32(change * (n != "base"))
+            assert np.array_equal(after[f"cluster{cluster}:{n}"], expected)
 
 
 def test_of_a_cluster_nothing_is_personal() -> None:

@@ -11,7 +11,6 @@ import torch
 from fedpress.client.trainers.torch_trainer import TorchTrainer
 from fedpress.client.trainers.trainer import Trainer
 from fedpress.compression.stream import Stream
-from fedpress.params import learned
 from fedpress.task import ClientData, Split, Task
 
 STATISTICS = ("1.running_mean", "1.running_var")
@@ -39,12 +38,6 @@ def normalised() -> list[Trainer]:
     return made
 
 
-def test_they_are_known_by_name(normalised: list[Trainer]) -> None:
-    names = normalised[0].spec.names
-    assert set(names) - set(learned(names)) == set(STATISTICS)
-    assert learned(["running_var", "a.running_mean.weight"]) == ("a.running_mean.weight",)
-
-
 @pytest.mark.parametrize("name", [*UNIFORM, *WEIGHTED])
 def test_they_are_averaged_whatever_the_strategy(rounds: Any, normalised: list[Trainer], name: str) -> None:
     # one step: what its forward pass saw is the same in all strategies; batches of 8 and 24 make steps of 1 and 3
@@ -63,7 +56,7 @@ def test_they_are_averaged_whatever_the_strategy(rounds: Any, normalised: list[T
 def test_scaffold_has_no_variate_for_them(rounds: Any, normalised: list[Trainer]) -> None:
     played = rounds(normalised, 2, "strategy.name=scaffold")
     beside = {n.removeprefix("control:") for n in played.model if n.startswith("control:")}
-    assert beside == set(learned(played.weights)) == {n.removeprefix("control:") for n in played.own[0]}
+    assert beside == set(normalised[0].spec.named("weight")) == {n.removeprefix("control:") for n in played.own[0]}
 
 
 @pytest.mark.parametrize(("name", "kept"), [("pfedme", "pfedme"), ("apfl", "local")])
