@@ -64,6 +64,7 @@ bench: setup
 	$(BIN)/python -m fedpress.simulations.benchmarks.round_overhead
 	$(BIN)/python -m fedpress.simulations.benchmarks.server_memory --rounds 5
 	$(BIN)/fedpress bench traffic
+	$(BIN)/fedpress bench zoo
 
 # nncodec has an environment of its own: with NumPy alone, of all that it asks for, it codes arrays.
 RIVALS := build/rivals

@@ -148,6 +148,9 @@ def bench_zoo(
         list[str] | None, typer.Option(help="A cell; repeat for more. Default: all of the half.", show_default=False)
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="Only the cells that run in CI.")] = False,
+    strategies: Annotated[
+        bool, typer.Option("--strategies", help="In place of the cells: every strategy in two cells.")
+    ] = False,
     seed: Seeds = None,
     keys: Keys = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that measure, each one run at a time.")] = 1,
@@ -165,15 +168,20 @@ def bench_zoo(
     Example: [bold]fedpress bench zoo --half tuned --seed 0 --arm default --arm "c1:upload.codec=ef+ecsq:2"[/bold]
     """
     from fedpress.simulations.benchmarks.steps import Steps
-    from fedpress.simulations.benchmarks.zoo import arms, cells, measures, runs, tables
+    from fedpress.simulations.benchmarks.zoo import cells, measures, runs, tables
+    from fedpress.simulations.benchmarks.zoo import strategies as zoo_strategies
+    from fedpress.simulations.benchmarks.zoo.arms import parse
 
-    compared = arms.parse(arm or [])
-    again = list(compared) if fresh else fresh_arm or []
-    names = cell or cells.chosen(half, small)
+    arms, seeds, more = parse(arm or []), seed or [0, 1, 2], keys or []
+    if strategies:
+        planned = zoo_strategies.planned(arms, seeds, out, more)
+    else:
+        planned = runs.planned(cell or cells.chosen(half, small), arms, seeds, out, more)
+    again = list(arms) if fresh else fresh_arm or []
     with Steps(console, "running") as steps:
-        lines = runs.lines(names, compared, seed or [0, 1, 2], out, keys or [], workers, again, steps.run)
-    for name in sorted({line.half for line in lines}):
+        lines = runs.lines(planned, workers, again, steps.run)
+    for name in dict.fromkeys(line.half for line in lines):
         wide.print(tables.table(name, lines))
     wide.print(tables.summary(measures.totals(lines)))
-    for path in runs.save(lines, compared, out):
+    for path in runs.save(lines, arms, out / ("zoo-strategies" if strategies else "zoo")):
         console.print(str(path))

@@ -70,11 +70,16 @@ class Mark(NamedTuple):
 
 
 def losses(marks: Mapping[str, Sequence[Mark]], cells: Sequence[tuple[str, str]], stem: Path) -> list[Path]:
-    """What each arm loses in each cell: ``marks`` by arm, one for each of the ``cells``, which are (half, name)."""
-    halves = list(dict.fromkeys(half for half, _ in cells))
-    labels = [text for half in halves for text in (half, *(name for of, name in cells if of == half))]
+    """What each arm loses in each cell: ``marks`` by arm, one for each of the ``cells``, which are (half, name) and
+    stand together by half."""
+    labels: list[str] = []
+    places: list[int] = []
+    for number, (half, name) in enumerate(cells):
+        if number == 0 or half != cells[number - 1][0]:
+            labels.append(half)
+        places.append(len(labels))
+        labels.append(name)
     figure, (axes,) = canvas(size=(_SIZE[0], _MARGIN + _ROW * len(labels)))
-    places = [labels.index(name) for _, name in cells]
     for number, (arm, found) in enumerate(marks.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         at = [y + 0.6 * (number + 0.5) / len(marks) - 0.3 for y in places]
@@ -86,8 +91,8 @@ def losses(marks: Mapping[str, Sequence[Mark]], cells: Sequence[tuple[str, str]]
             axes.text(1.01, y, f"{ratio:.0f}x", fontsize=7, va="center", transform=axes.get_yaxis_transform())
     axes.axvline(0, color=PAPER[MUTED], linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
-    for label in axes.get_yticklabels():
-        label.set_fontweight("bold" if label.get_text() in halves else "normal")
+    for row, label in enumerate(axes.get_yticklabels()):
+        label.set_fontweight("normal" if row in places else "bold")
     axes.set_ylim(len(labels) - 0.4, -0.6)
     share_axis(axes.xaxis)
     axes.grid(visible=True, axis="both")

@@ -20,26 +20,28 @@ from dataclasses import dataclass
 from typing import Final
 
 from fedpress.simulations.benchmarks.comparison import Reached, reached
-from fedpress.simulations.benchmarks.zoo.cells import Cell
 from fedpress.simulations.records import curve
 from fedpress.simulations.results import Result
 
 _POINT: Final = 0.01
 _WINDOW: Final = 3
 _NOTHING: Final = 0.5
+_R2: Final = "r2"
+#: The least share of the variance that an error is taken to be.
+_EXACT: Final = 1e-9
 
 
 @dataclass(frozen=True)
 class Line:
-    """An arm in a cell, in the mean over its seeds.
+    """An arm in a cell of a half (for ``--strategies``: with a strategy in a cell), in the mean over its seeds.
 
     ``raw``: what uncompressed runs come to at the end, as a share, and ``values`` the arm's own, by seed. ``loss``,
     ``loss_mid``: points that uncompressed runs of the same seeds are ahead at the end and in mid-run, and ``noise``
     (see above; 0 for one seed). ``gain_lost``: the loss at the end over all that they gained, ``gain_lost_mid`` the
     same in mid-run. ``more_error``: by how much the mean squared error is larger, as a share of theirs; None: no
-    regression. ``ratio``: of their bytes to this arm's, payloads both ways. ``reached``: by how many seeds the target
-    was; ``rounds`` (as a multiple of theirs) and ``ratio_to_target`` are over those; None: none. ``nothing``: the arm
-    learns nothing.
+    regression. ``ratio``: of their bytes to this arm's, payloads both ways; 1 where nothing is sent. ``reached``: by
+    how many seeds the target was; ``rounds`` (as a multiple of theirs) and ``ratio_to_target`` are over those; None:
+    none. ``nothing``: the arm learns nothing.
     """
 
     cell: str
@@ -89,12 +91,12 @@ class Total:
     behind: int
 
 
-def compare(name: str, cell: Cell, arm: str, theirs: Sequence[Result], ours: Sequence[Result]) -> Line:
-    """An arm's runs (``ours``) beside the uncompressed ones (``theirs``), seed by seed."""
-    before = statistics.mean(_before(run, cell.metric) for run in theirs)
+def compare(half: str, cell: str, arm: str, metric: str, theirs: Sequence[Result], ours: Sequence[Result]) -> Line:
+    """An arm's runs (``ours``) beside the uncompressed ones (``theirs``) by a metric, seed by seed."""
+    before = statistics.mean(_before(run, metric) for run in theirs)
     rounds = [run.summary.rounds for run in theirs]
-    curves = [by_round(run, cell.metric, count) for run, count in zip(theirs, rounds, strict=True)]
-    ours_curves = [by_round(run, cell.metric, count) for run, count in zip(ours, rounds, strict=True)]
+    curves = [by_round(run, metric, count) for run, count in zip(theirs, rounds, strict=True)]
+    ours_curves = [by_round(run, metric, count) for run, count in zip(ours, rounds, strict=True)]
     raw, values = [end(one) for one in curves], [end(one) for one in ours_curves]
     raw_mid, values_mid = [middle(one) for one in curves], [middle(one) for one in ours_curves]
     loss = statistics.mean(raw) - statistics.mean(values)
@@ -103,14 +105,14 @@ def compare(name: str, cell: Cell, arm: str, theirs: Sequence[Result], ours: Seq
     gain_mid = statistics.mean(raw_mid) - before
     targets = [value - _POINT for value in raw]
     pairs = [
-        (reached(a, target, cell.metric), reached(b, target, cell.metric))
+        (reached(a, target, metric), reached(b, target, metric))
         for a, b, target in zip(theirs, ours, targets, strict=True)
     ]
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
     deviation = statistics.stdev(raw) if len(raw) > 1 else 0.0
     return Line(
-        cell=name,
-        half=cell.half,
+        cell=cell,
+        half=half,
         arm=arm,
         parameters=ours[0].summary.parameters,
         raw=statistics.mean(raw),
@@ -120,8 +122,8 @@ def compare(name: str, cell: Cell, arm: str, theirs: Sequence[Result], ours: Seq
         noise=100 * deviation * math.sqrt(2 / len(raw)),
         gain_lost=loss / gain if gain > 0 else 0.0,
         gain_lost_mid=loss_mid / gain_mid if gain_mid > 0 else 0.0,
-        more_error=loss / (1 - statistics.mean(raw)) if cell.metric == "r2" else None,
-        ratio=_bytes(theirs) / max(1, _bytes(ours)),
+        more_error=loss / max(1 - statistics.mean(raw), _EXACT) if metric == _R2 else None,
+        ratio=_bytes(theirs) / _bytes(ours) if _bytes(ours) else 1.0,
         reached=len(both),
         rounds=_ratio(both, lambda a, b: (b.round, a.round)),
         ratio_to_target=_ratio(both, lambda a, b: (a.sent, b.sent)),

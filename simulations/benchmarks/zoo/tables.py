@@ -35,7 +35,7 @@ _TOTALS: Final = (
     "total traffic,\nmean",
     "geometric\nmean",
     "behind",
-    "learn\nnothing",
+    "nothing",
 )
 
 
@@ -62,7 +62,7 @@ def table(half: str, lines: Sequence[Line]) -> Table:
             units.ratio(line.ratio, 1),
             "-" if line.ratio_to_target is None else units.ratio(line.ratio_to_target, 1),
         ]
-        flag = "learns nothing" if line.nothing else "behind" if line.behind else ""
+        flag = "nothing" if line.nothing else "behind" if line.behind else ""
         out.add_row(escape(line.cell) if line.cell != before else "", escape(line.arm), *numbers, flag)
         before = line.cell
     return out
@@ -80,7 +80,7 @@ def summary(totals: Sequence[Total]) -> Table:
         numbers += [_share(one.more_error), "-" if one.rounds is None else f"{one.rounds:.2f}x", str(one.missed)]
         numbers += [units.ratio(one.ratio, 1), units.ratio(one.geometric_ratio, 1), str(one.behind), str(one.nothing)]
         out.add_row(one.half, escape(one.arm), *numbers)
-    out.caption = "behind: more than a point, beyond noise. learn nothing: less than half of what raw gains."
+    out.caption = "behind: more than a point, beyond noise. nothing: an arm learns less than half of what raw gains."
     return out
 
 

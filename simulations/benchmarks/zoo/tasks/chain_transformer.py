@@ -18,4 +18,4 @@ def model() -> Any:
     """Two blocks."""
     from fedpress.simulations.benchmarks.zoo.tasks.layers import transformer
 
-    return transformer(tokens.SYMBOLS, time=24, width=32, depth=2)
+    return transformer(tokens.SYMBOLS, time=16, width=32, depth=2)

@@ -16,8 +16,13 @@ Norm = Callable[[int], nn.Module]
 
 
 def headed(body: Sequence[nn.Module], head: nn.Module) -> nn.Module:
-    """A ``body`` and its ``head``, one after the other."""
-    return nn.Sequential(OrderedDict(body=nn.Sequential(*body), head=head))
+    """A ``body`` and its ``head``, one after the other. Convolutions start as He et al. (2015) have it, which without
+    a norm is what lets them learn in a few hundred steps."""
+    network = nn.Sequential(OrderedDict(body=nn.Sequential(*body), head=head))
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return network
 
 
 def group_norm(channels: int) -> nn.Module:

@@ -35,12 +35,12 @@ def writers(directory: Path, count: int = 40) -> Data:
     return Data(train, test, whole.owners[:count])
 
 
-def colours(noise: float = 1.0) -> Data:
+def colours(noise: float = 1.1) -> Data:
     """4000 and 1000 drawn pictures: x float32[n, 3, 32, 32], roughly zero mean and unit variance, y int64[n] in 0..9.
 
-    A class is one of five textures (the direction and the pitch of waves) with one of two shapes, and leans to one of
-    three colours. Where shape and waves begin, the second wave, the light, other blobs, and normal noise are chance.
-    ``noise``: the deviation of the normal noise, where waves and shapes have about 0.5.
+    A class is one of five textures (the direction and the pitch of waves) with one of two shapes in a light that leans
+    to some colour. Where the waves begin, a second wave, the shape's size and place, and most of the light are chance.
+    ``noise``: the deviation of the normal noise on top, where waves and shapes have about 0.5.
     """
     rng = np.random.default_rng(6)
     y = rng.integers(CLASSES, size=5000)
@@ -53,7 +53,8 @@ def colours(noise: float = 1.0) -> Data:
     stray = rng.uniform(0, np.pi, len(y)), rng.uniform(2, 8, len(y))
     x += 0.3 * _hue(rng, rng.integers(3, size=len(y)), 0.6) * _waves(rng, *stray, down, across)
     x += 0.9 * _hue(rng, rng.integers(3, size=len(y)), 0.3) * _shapes(rng, shape, down, across)
-    x += 0.3 * rng.normal(size=(len(y), 3, 1, 1)).astype(np.float32)
+    light = 0.4 * rng.normal(size=(CLASSES, 3))[y] + 0.3 * rng.normal(size=(len(y), 3))
+    x += light.astype(np.float32)[:, :, None, None]
     x += noise * rng.standard_normal(x.shape, np.float32)
     everything, at = Split(x, y.astype(np.int64)), np.arange(len(y))
     return Data(everything.take(at < 4000), everything.take(at >= 4000))

@@ -46,15 +46,19 @@ def order(length: int = 12, classes: int = 4) -> Data:
     return _cut(x, x[np.arange(len(x)), latest])
 
 
-def chain(length: int = 24) -> Data:
-    """The next symbol of a Markov chain of order 2: x int64[n, length] in 0..15, y the same one place on."""
+def chain(length: int = 16) -> Data:
+    """The next symbol of a Markov chain: x int64[n, length] in 0..15, y the same one place on.
+
+    Half of the symbols are drawn by the one before, half by the two before.
+    """
     rng = np.random.default_rng(9)
-    odds = rng.gamma(0.15, size=(SYMBOLS, SYMBOLS, SYMBOLS)) + 1e-3
+    odds = rng.gamma(0.1, size=(SYMBOLS + 1, SYMBOLS, SYMBOLS)) + 1e-3  # the last table: whatever was two before
     sums = np.cumsum(odds / odds.sum(-1, keepdims=True), axis=-1)
     text = rng.integers(SYMBOLS, size=(3000, length + 1))
     for place in range(2, length + 1):
+        before = np.where(rng.random(len(text)) < 0.5, text[:, place - 2], SYMBOLS)
         draw = rng.random((len(text), 1))
-        text[:, place] = np.minimum((sums[text[:, place - 2], text[:, place - 1]] < draw).sum(1), SYMBOLS - 1)
+        text[:, place] = np.minimum((sums[before, text[:, place - 1]] < draw).sum(1), SYMBOLS - 1)
     return _cut(text[:, :-1], text[:, 1:], test=1000)
 
 
