@@ -144,7 +144,7 @@ class StrategySection(Section):
 class Upload(Section):
     """Device to server."""
 
-    codec: str = Field("ef:0.9+predict:0.5+nmse:0.5", description="the update's codec; auto: per client, round")
+    codec: str = Field(AUTO, description="the update's codec chain; auto: chosen for each round")
     rate_end: float = Field(
         0.0, ge=0, description="rate of ecsq or dither, or loss of nmse, in the last round, linearly; 0: constant"
     )
@@ -157,7 +157,7 @@ class Upload(Section):
 
     @model_validator(mode="after")
     def _rated(self) -> Self:
-        if self.rate_end and self.codec != AUTO and not re.search(r"\b(ecsq|dither|nmse)\b", self.codec):
+        if self.rate_end and not re.search(r"\b(ecsq|dither|nmse)\b", self.codec):
             raise ValueError(f"expected upload.rate_end = 0 with the codec '{self.codec}', which has no rate")
         return self
 
@@ -165,7 +165,7 @@ class Upload(Section):
 class Download(Section):
     """Server to device."""
 
-    codec: str = Field("nmse:0.5,ladder=true", description="the codec of deltas (or of whole models in mode full)")
+    codec: str = Field(AUTO, description="of deltas (or of whole models in mode full); auto: chosen for each round")
     mode: Literal["delta", "full"] = Field("delta", description="send what changed since the device's version, or all")
     history: int = Field(50, ge=1, description="versions whose deltas are kept for devices that missed rounds")
 
@@ -179,7 +179,7 @@ class Download(Section):
     @model_validator(mode="after")
     def _changes(self) -> Self:
         if self.codec == AUTO and self.mode == "full":
-            raise ValueError("expected download.mode = 'delta' with download.codec = 'auto', got 'full'")
+            raise ValueError("expected a download.codec for whole models, such as 'int8', with download.mode = 'full'")
         return self
 
 

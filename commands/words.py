@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +14,6 @@ from fedpress.privacy import central
 from fedpress.server.strategies import build as build_strategy
 
 #: What --privacy takes where a plan names no codecs: docs/privacy.md has what the usual ones cost on top of noise.
-_FINE: Final = {"upload.codec": '"ecsq:1"', "download.codec": '"ecsq:1,ladder=true"'}
 
 Words = Annotated[
     list[str] | None,
@@ -51,8 +50,8 @@ def read_plan(words: list[str] | None) -> Plan:
 
 
 def guarded(words: list[str] | None, mode: str | None, epsilon: float | None) -> list[str]:
-    """The overrides that --privacy and --epsilon stand for: finer codecs, since noise is not sparse, and for central
-    privacy the keys it cannot do without; unless ``words``, or the plan that they name, give them."""
+    """The overrides that --privacy and --epsilon stand for: for central privacy also the keys it cannot do without,
+    unless ``words``, or the plan that they name, give them."""
     if mode is None:
         if epsilon is not None:
             raise PlanError("Expected --privacy local or --privacy central with --epsilon.")
@@ -63,7 +62,7 @@ def guarded(words: list[str] | None, mode: str | None, epsilon: float | None) ->
             raise PlanError("Expected --epsilon or privacy.epsilon, got both.")
         said.append(f"privacy.epsilon={epsilon}")
     plan = _read([*(words or ()), *said])
-    keys = dict(_FINE)
+    keys: dict[str, str] = {}
     if mode == "central":
         keys["strategy.weighting"] = "uniform"
         if not plan.privacy.metrics_noise:

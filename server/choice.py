@@ -14,6 +14,8 @@
     again and again, and the model learns the wrong thing whatever the energy lost; ``dither`` sends each of them in the
     mean, and its noise averages out over clients. With feedback around it, over rounds too.
 
+    *Under privacy* all updates are noise, mostly: a fine dither, without the feedback that would be clipped.
+
     *Downloads* are the same to all devices. Where all come each round, a dithered delta; else steps that add up
     exactly, so that whoever missed versions gets one delta (``compression.download``).
 
@@ -43,9 +45,10 @@ _UP: Final = (0.3, 0.6)
 _DOWN: Final = (0.2, 0.5)
 #: The rate of dithered uploads by the size of the cohort, whose mean takes the noise out; of downloads, in the first
 #: round and the last; and what a lattice may lose in its place.
-_RATES: Final = ((8, 3.0), (4, 2.5), (0, 2.0))
+_RATES: Final = ((8, 2.85), (4, 2.5), (0, 2.0))
 _DOWN_RATE: Final = (1.5, 2.5)
 _LATTICE_LOSS: Final = 0.2
+_PRIVATE_RATE: Final = 1.5
 _PREDICTED: Final = "ef:0.9+predict:0.5+"
 _KEPT: Final = "ef+"
 #: Clients that come less often than this share of the rounds come rarely.
@@ -58,7 +61,7 @@ class Facts:
 
     ``parameters``: of what travels. ``cohort``: clients whose updates make a round. ``often``: each of them comes in
     half of the rounds at least. ``round``: from 1, of ``rounds``. ``light``: updates have light tails; None where that
-    is not known yet.
+    is not known yet. ``private``: updates carry noise, or are clipped and get some.
     """
 
     parameters: int
@@ -67,13 +70,15 @@ class Facts:
     round: int
     rounds: int
     light: bool | None
+    private: bool = False
 
     @classmethod
     def of(cls, plan: Plan, parameters: int, round_: int, light: bool | None) -> Facts:
         """Of a plan's round."""
         cohort = plan.cohort.buffer or plan.cohort_size(plan.clients.count)
         often = not plan.cohort.buffer and plan.cohort.fraction >= _OFTEN
-        return cls(parameters, cohort, often, round_, plan.run.rounds, light)
+        private = plan.privacy.mode != "none"
+        return cls(parameters, cohort, often, round_, plan.run.rounds, light, private)
 
     @property
     def progress(self) -> float:
@@ -101,6 +106,8 @@ def upload(facts: Facts, floor: float = 0.0) -> Choice:
     """The codec for a client's next update. ``floor``: the least share of the energy to keep."""
     if facts.parameters <= _TINY:
         return Choice(_dead_zone(_PREDICTED, _NEARLY_EXACT, floor), "a model smaller than its messages: nearly exact")
+    if facts.private:
+        return Choice(_dithered("", _PRIVATE_RATE, floor), "under privacy: a fine dither, without feedback")
     if facts.round <= PROBING:
         before = _PREDICTED if facts.often else _KEPT
         return Choice(_dead_zone(before, _FIRST_LOSS, floor), "a first round: fine, and a look at the tails")
@@ -117,7 +124,7 @@ def download(facts: Facts, floor: float = 0.0) -> Choice:
     """The codec of the version that devices fetch in ``facts.round``."""
     if facts.parameters <= _TINY:
         return Choice(_lattice(_NEARLY_EXACT, floor), "a model smaller than its messages: nearly exact")
-    if not facts.often or facts.round <= PROBING:
+    if facts.private or not facts.often or facts.round <= PROBING:
         return Choice(_lattice(_LATTICE_LOSS, floor), "deltas that add up")
     if facts.light is False:
         return Choice(_lattice(_between(_DOWN, facts.progress), floor), "long tails: a dead zone, coarser late")
@@ -129,7 +136,7 @@ def possible(settings: Upload | Download) -> tuple[str, ...]:
     if settings.codec != AUTO:
         return (settings.codec,)
     if isinstance(settings, Upload):
-        return f"{_PREDICTED}nmse", f"{_PREDICTED}dither"
+        return f"{_PREDICTED}nmse", f"{_PREDICTED}dither", "dither"
     return "nmse:0.2,ladder=true", "dither"
 
 
@@ -147,6 +154,6 @@ def _lattice(lost: float, floor: float) -> str:
 
 
 def _dithered(before: str, rate: float, floor: float) -> str:
-    """A twelfth of the squared rate is lost."""
-    most = (12 * (1.0 - floor)) ** 0.5 * 0.99
+    """A twelfth of the squared rate is lost, with a step rounded up."""
+    most = (12 * (1.0 - floor)) ** 0.5 / (1 + 1 / 128)
     return f"{before}dither:{min(rate, most):.4g}"

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from fedpress.server.store.clients import Client
 from fedpress.server.store.releases import Release
-from fedpress.server.store.store import Habits, Store, Traffic
+from fedpress.server.store.store import Store, Traffic
 
-__all__ = ["Client", "Habits", "Release", "Store", "Traffic"]
+__all__ = ["Client", "Release", "Store", "Traffic"]

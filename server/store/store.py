@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -36,14 +36,6 @@ class Traffic:
     bytes_up: int
     bytes_down: int
     models_down: int
-
-
-class Habits(NamedTuple):
-    """Rounds a client was invited to, the first of all (0: none yet), and its last serialised report."""
-
-    invited: int
-    since: int
-    report: bytes
 
 
 class Store(Database):
@@ -80,18 +72,6 @@ class Store(Database):
         """How the updates of leases that are open, or ended in a round, are coded, by ticket."""
         rows = self.execute("SELECT id, codec, reason FROM leases WHERE ended IN (0, ?)", (round_,))
         return {ticket: Choice(codec, reason) for ticket, codec, reason in rows}
-
-    def habits(self, client: str, since: int) -> Habits:
-        """How often a client was invited to train after round ``since``, and what it said last."""
-        invited, first = self.execute(
-            "SELECT COALESCE(SUM(round > ?), 0), COALESCE(MIN(round), 0) FROM leases WHERE client = ? AND evaluate = 0",
-            (since, client),
-        ).fetchone()
-        said = self.execute(
-            "SELECT report FROM leases WHERE client = ? AND evaluate = 0 AND fate = ? ORDER BY round DESC LIMIT 1",
-            (client, Fate.COUNTED.value),
-        ).fetchone()
-        return Habits(invited, first, said[0] if said else b"")
 
     def lease(self, ticket: str) -> Lease | None:
         """A lease of any round."""

@@ -29,7 +29,6 @@ from fedpress.compression import registry
 from fedpress.compression.codec import Codec, Context, State
 from fedpress.compression.stream import Stream
 from fedpress.params import Spec, Tensors, flatten
-from fedpress.sections import Download, Upload
 from fedpress.simulations import units
 from fedpress.simulations.benchmarks.charts import rate_distortion
 from fedpress.simulations.benchmarks.rate_distortion import Bound, bound
@@ -49,7 +48,7 @@ CHAINS: Final[Mapping[str, Sequence[str]]] = {
         *(f"ecsq:{rate}" for rate in (0.5, 1, 2, 3, 4, 6, 8)),
         *(f"ecsq:{rate},model=static" for rate in (1, 2, 4, 8)),
     ),
-    "ef": (Upload().codec, "ef:0.9+predict:0.5+ecsq:6"),
+    "ef": ("ef:0.9+predict:0.5+nmse:0.4", "ef:0.9+predict:0.5+ecsq:6"),
     "ef21": ("ef21+ecsq:4", "ef21+ecsq:8"),
     "dgc": ("dgc:0.7+ecsq:6", "dgc+topk:0.01+int8"),
     "rotation": tuple(f"rotation:{bits},scale=mse" for bits in (1, 2, 3, 4)),
@@ -58,7 +57,15 @@ CHAINS: Final[Mapping[str, Sequence[str]]] = {
     **dict.fromkeys(("chain", "predict"), ()),
 }
 #: What throughput is of unless something is named: the defaults of both directions, and some to compare with.
-FAST: Final = (Upload().codec, Download().codec, "ecsq:4,model=static", "int8", "topk:0.01+int8", "fp16")
+FAST: Final = (
+    "ef:0.9+predict:0.5+nmse:0.4",
+    "ef+dither:2.85",
+    "nmse:0.2,ladder=true",
+    "ecsq:4,model=static",
+    "int8",
+    "topk:0.01+int8",
+    "fp16",
+)
 _TIMES: Final = ("encode,\nx copy", "\nx zstd-3", "decode + fold,\nx copy", "\nx zstd-3", "zstd-3,\nbits")
 #: A share of the rounds, at the beginning.
 _UNMEASURED: Final = 0.25

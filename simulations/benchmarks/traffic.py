@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from fedpress import plan as plans
 from fedpress.errors import PlanError, closest
 from fedpress.plan import Plan
-from fedpress.sections import Download, Upload
+from fedpress.sections import AUTO
 from fedpress.server import events
 from fedpress.simulations.benchmarks.charts import accuracy_by_traffic
 from fedpress.simulations.benchmarks.comparison import Line, compare, mean_curve
@@ -42,7 +42,7 @@ class Arm:
 FP32: Final = "fp32"
 ARMS: Final[Mapping[str, Arm]] = {
     FP32: Arm("raw", "raw", "full"),
-    "default": Arm(Upload().codec, Download().codec),
+    "default": Arm(AUTO, AUTO),
     "fine": Arm("ef:0.9+predict:0.5+ecsq:2.5", "ecsq:2.5,ladder=true", lr=1.5),
     "stateless": Arm("ecsq:2.5", "ecsq:3,ladder=true", lr=1.5),
     "small": Arm("dgc:0.7+ecsq:6", "ecsq:4,ladder=true", lr=1.0),

@@ -21,7 +21,7 @@ from fedpress.compression.stream import Stream
 from fedpress.compression.wrapper import Wrapper
 from fedpress.errors import DecodeError, SpecError
 from fedpress.params import Array, Spec, Tensors, TensorSpec, finite, flatten, unflatten
-from fedpress.sections import Download, Upload
+from fedpress.server.choice import Facts, download, upload
 
 DETERMINISTIC = (
     "raw",
@@ -116,6 +116,19 @@ RANDOMISED = (
     "terngrad:1.5",
 )
 EVERY = DETERMINISTIC + RANDOMISED
+#: What the default, "auto", may choose.
+CHOSEN = tuple(
+    dict.fromkeys(
+        choose(Facts(size, cohort, often, round_, 30, light, private)).codec
+        for choose in (upload, download)
+        for size in (28, 10**6)
+        for cohort in (2, 5, 100)
+        for often in (True, False)
+        for round_ in (1, 3, 30)
+        for light in (True, False)
+        for private in (True, False)
+    )
+)
 SPEC = Spec(
     (
         TensorSpec("conv", (3, 2, 2, 2)),
@@ -242,13 +255,15 @@ def test_progress_on_named_distributions(text: str) -> None:
             assert progresses(codec, tensors, codec.keeps, 30), f"{kind}, {size} numbers"
 
 
-@pytest.mark.parametrize("text", [Upload().codec, Download().codec])
+@pytest.mark.parametrize("text", CHOSEN)
 @settings(max_examples=60, deadline=None)
 @given(vector=vectors)
 def test_the_defaults_keep_three_tenths(text: str, vector: Array) -> None:
     codec, tensors = parse(text), unflatten(vector, SPEC)
-    loss = sealed(codec, tensors, codec.init(SPEC), Context(), Stream(0)).loss
-    assert loss.lost <= 0.7 * loss.given + SPEC.size * NOTHING_BELOW**2
+    losses = [sealed(codec, tensors, codec.init(SPEC), Context(seed), Stream(seed)).loss for seed in range(10)]
+    lost = [loss.lost for loss in losses]
+    doubt = 5 * float(np.std(lost)) / math.sqrt(len(lost))
+    assert np.mean(lost) <= 0.7 * losses[0].given * (1 + 1e-6) + doubt + SPEC.size * NOTHING_BELOW**2
 
 
 @pytest.mark.parametrize("text", [text for text in DETERMINISTIC if isinstance(parse(text), Wrapper)])
@@ -296,7 +311,7 @@ def test_what_promises_only_that_no_more_is_lost_is_guarded() -> None:
         assert sealed(codec, alike, codec.init(Spec.of(alike)), Context(0, 1), Stream(0)).loss.share <= 0.95
 
 
-@pytest.mark.parametrize("text", [Upload().codec, Download().codec, "ecsq:1.0", "nmse:0.02", "stc:0.1"])
+@pytest.mark.parametrize("text", [*CHOSEN, "ecsq:1.0", "nmse:0.02", "stc:0.1"])
 def test_an_update_of_zeros_is_free(text: str) -> None:
     codec, zeros = parse(text), {"x": np.zeros(100_000, np.float32)}
     spec = Spec.of(zeros)

@@ -429,7 +429,8 @@ def test_an_update_whose_base_has_left_the_history_is_refused_and_says_so(tmp_pa
 
 
 def test_a_buffer_as_large_as_the_fleet_on_one_version_is_fedavg(tmp_path: Path) -> None:
-    settings = [f"run.out={tmp_path}", "engine.name=inline", "run.rounds=3", "clients.count=4"]
+    codecs = ["upload.codec=ef+nmse:0.4", "download.codec=nmse:0.4,ladder=true"]
+    settings = [f"run.out={tmp_path}", "engine.name=inline", "run.rounds=3", "clients.count=4", *codecs]
     rounds = simulate(load(None, [*settings, "run.name=rounds"])).summary
     buffer = simulate(load(None, [*settings, "run.name=buffer", "cohort.buffer=4"])).summary
     assert buffer.model == rounds.model

@@ -272,7 +272,7 @@ def test_the_command_line_names_what_it_stands_for(mode: str) -> None:
     words = guarded(["cohort.fraction=0.1", "evaluate.clients_every=2"], mode, 3.0)
     assert f"privacy.mode={mode}" in words
     assert "privacy.epsilon=3.0" in words
-    assert load(None, words).upload.codec == "ecsq:1"
+    assert load(None, words).upload.codec == "auto", "which knows of privacy"
     assert ("strategy.weighting=uniform" in words) == (mode == "central")
     assert "evaluate.clients_every=0" not in words
     with pytest.raises(FedpressError, match="--privacy"):
