@@ -1,26 +1,26 @@
 """The codec of one client's next update, and of the next download: the plan's, its rate on schedule; or, with the codec
-"auto", one that is chosen by what was seen of the run.
+"auto", one that can be trusted on any model.
+
+    *Updates* are dithered. A dead zone keeps back the numbers that are small in every update, again and again: of light
+    tails (Adam), of skewed clients whose large numbers are each their own, of embeddings that few examples touch. The
+    model then learns the wrong thing, however little energy was lost. ``dither`` sends every number in the mean; its
+    noise averages out over the clients of a round, and with feedback around it over rounds.
+
+    *Fewer clients* share a mean: finer for it. *Clients that come rarely* are coded finer too, for what one of their
+    updates loses is stale when it comes back, and nothing is predicted for them.
+
+    *Downloads* are the same to all devices. Where all come each round, a dithered delta, finer in the first rounds,
+    which decide where a run goes; else steps that add up exactly, so that whoever missed versions gets one delta
+    (``compression.download``).
 
     *A model so small* that its messages weigh more than its numbers is sent nearly as it is.
 
-    *The first rounds* decide where a run goes: a fine dead-zone quantiser, ``nmse``. They also show how updates are
-    distributed, by the bits that a known loss takes.
-
-    *Long tails, and clients that come each round*: a dead zone with feedback takes the fewest bits there are. It grows
-    coarser from round to round, since late ones move the model little, and mostly by noise.
-
-    *Everything else*: numbers of one size (Adam), small numbers that all clients agree on beside large ones that are
-    each client's own (skewed data, embeddings), clients that come rarely. A dead zone keeps back the small numbers,
-    again and again, and the model learns the wrong thing whatever the energy lost; ``dither`` sends each of them in the
-    mean, and its noise averages out over clients. With feedback around it, over rounds too.
-
-    *Under privacy* all updates are noise, mostly: a fine dither, without the feedback that would be clipped.
-
-    *Downloads* are the same to all devices. Where all come each round, a dithered delta; else steps that add up
-    exactly, so that whoever missed versions gets one delta (``compression.download``).
+    *Under privacy* updates are noise, mostly: a fine dither, without the feedback that would be clipped.
 
 A plan may set a floor, the least share of the energy to keep. Nothing here reads a clock: the same seed gives the same
-codecs, also after a restart. The idea that choosing a codec is a codec's work is hivemind's (Ryabinin et al. 2021).
+codecs, also after a restart. Long-tailed updates of clients that come each round take a third of the bits with a dead
+zone (``nmse``, ``ecsq``): whoever knows that of a model may name one in the plan. The idea that choosing a codec is a
+codec's work is hivemind's (Ryabinin et al. 2021).
 """
 
 from __future__ import annotations
@@ -37,21 +37,16 @@ _RATE: Final = re.compile(r"(.*\b(?:ecsq|dither|nmse):)([0-9.e-]+)")
 #: Parameters of a model that is sent nearly as it is, and what it may lose.
 _TINY: Final = 640
 _NEARLY_EXACT: Final = 0.002
-#: Rounds that show what updates are like, and what may be lost in them.
-PROBING: Final = 2
-_FIRST_LOSS: Final = 0.2
-#: The share of the energy that may be lost of long-tailed updates and their downloads, in the first round and the last.
-_UP: Final = (0.3, 0.6)
-_DOWN: Final = (0.2, 0.5)
-#: The rate of dithered uploads by the size of the cohort, whose mean takes the noise out; of downloads, in the first
-#: round and the last; and what a lattice may lose in its place.
+#: The rate of dithered uploads by the clients in a round's mean, and of those of clients that come rarely.
 _RATES: Final = ((8, 2.85), (4, 2.5), (0, 2.0))
-_DOWN_RATE: Final = (1.5, 2.5)
+_RARE_RATE: Final = 2.0
+#: The rate of dithered downloads in the first round and in the last, and what deltas that add up may lose.
+_DOWN_RATES: Final = (1.5, 2.5)
 _LATTICE_LOSS: Final = 0.2
 _PRIVATE_RATE: Final = 1.5
+#: What stands before uploads of clients that come often, and rarely: less than this share of the rounds.
 _PREDICTED: Final = "ef:0.9+predict:0.5+"
-_KEPT: Final = "ef+"
-#: Clients that come less often than this share of the rounds come rarely.
+_KEPT: Final = "ef:0.9+"
 _OFTEN: Final = 0.5
 
 
@@ -60,8 +55,8 @@ class Facts:
     """What is known when a codec is chosen.
 
     ``parameters``: of what travels. ``cohort``: clients whose updates make a round. ``often``: each of them comes in
-    half of the rounds at least. ``round``: from 1, of ``rounds``. ``light``: updates have light tails; None where that
-    is not known yet. ``private``: updates carry noise, or are clipped and get some.
+    half of the rounds at least. ``round``: from 1, of ``rounds``. ``private``: updates carry noise, or are clipped and
+    get some.
     """
 
     parameters: int
@@ -69,16 +64,14 @@ class Facts:
     often: bool
     round: int
     rounds: int
-    light: bool | None
     private: bool = False
 
     @classmethod
-    def of(cls, plan: Plan, parameters: int, round_: int, light: bool | None) -> Facts:
+    def of(cls, plan: Plan, parameters: int, round_: int) -> Facts:
         """Of a plan's round."""
         cohort = plan.cohort.buffer or plan.cohort_size(plan.clients.count)
         often = not plan.cohort.buffer and plan.cohort.fraction >= _OFTEN
-        private = plan.privacy.mode != "none"
-        return cls(parameters, cohort, often, round_, plan.run.rounds, light, private)
+        return cls(parameters, cohort, often, round_, plan.run.rounds, plan.privacy.mode != "none")
 
     @property
     def progress(self) -> float:
@@ -105,30 +98,25 @@ def scheduled(text: str, rate_end: float, share: float) -> str:
 def upload(facts: Facts, floor: float = 0.0) -> Choice:
     """The codec for a client's next update. ``floor``: the least share of the energy to keep."""
     if facts.parameters <= _TINY:
-        return Choice(_dead_zone(_PREDICTED, _NEARLY_EXACT, floor), "a model smaller than its messages: nearly exact")
+        codec = f"{_PREDICTED}nmse:{min(_NEARLY_EXACT, 1.0 - floor):.4g}"
+        return Choice(codec, "a model smaller than its messages: nearly exact")
     if facts.private:
         return Choice(_dithered("", _PRIVATE_RATE, floor), "under privacy: a fine dither, without feedback")
-    if facts.round <= PROBING:
-        before = _PREDICTED if facts.often else _KEPT
-        return Choice(_dead_zone(before, _FIRST_LOSS, floor), "a first round: fine, and a look at the tails")
-    if facts.often and facts.light is False:
-        lost = _between(_UP, facts.progress)
-        reason = f"long tails: a dead zone, coarser late ({100 * facts.progress:.0f} % of the rounds)"
-        return Choice(_dead_zone(_PREDICTED, lost, floor), reason)
+    if not facts.often:
+        return Choice(_dithered(_KEPT, _RARE_RATE, floor), "clients come rarely: finer, and nothing is predicted")
     rate = next(rate for least, rate in _RATES if facts.cohort >= least)
-    before, why = (_PREDICTED, "light tails") if facts.often else (_KEPT, "clients come rarely")
-    return Choice(_dithered(before, rate, floor), f"{why}: dithered, for the mean of {facts.cohort} clients")
+    return Choice(_dithered(_PREDICTED, rate, floor), f"dithered, for the mean of {facts.cohort} clients")
 
 
 def download(facts: Facts, floor: float = 0.0) -> Choice:
     """The codec of the version that devices fetch in ``facts.round``."""
     if facts.parameters <= _TINY:
         return Choice(_lattice(_NEARLY_EXACT, floor), "a model smaller than its messages: nearly exact")
-    if facts.private or not facts.often or facts.round <= PROBING:
-        return Choice(_lattice(_LATTICE_LOSS, floor), "deltas that add up")
-    if facts.light is False:
-        return Choice(_lattice(_between(_DOWN, facts.progress), floor), "long tails: a dead zone, coarser late")
-    return Choice(_dithered("", _between(_DOWN_RATE, facts.progress), floor), "light tails: dithered")
+    if facts.private or not facts.often:
+        return Choice(_lattice(_LATTICE_LOSS, floor), "clients come rarely: deltas that add up")
+    first, last = _DOWN_RATES
+    rate = first + (last - first) * facts.progress
+    return Choice(_dithered("", rate, floor), f"dithered, after {100 * facts.progress:.0f} % of the rounds")
 
 
 def possible(settings: Upload | Download) -> tuple[str, ...]:
@@ -137,16 +125,7 @@ def possible(settings: Upload | Download) -> tuple[str, ...]:
         return (settings.codec,)
     if isinstance(settings, Upload):
         return f"{_PREDICTED}nmse", f"{_PREDICTED}dither", "dither"
-    return "nmse:0.2,ladder=true", "dither"
-
-
-def _between(ends: tuple[float, float], progress: float) -> float:
-    start, end = ends
-    return start + (end - start) * progress
-
-
-def _dead_zone(before: str, lost: float, floor: float) -> str:
-    return f"{before}nmse:{min(lost, 1.0 - floor):.4g}"
+    return _lattice(_LATTICE_LOSS, settings.floor), "dither"
 
 
 def _lattice(lost: float, floor: float) -> str:

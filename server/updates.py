@@ -28,7 +28,6 @@ from fedpress.server.leases import Lease
 from fedpress.server.memories import Memories
 from fedpress.server.store import Store
 from fedpress.server.strategies import Aggregate, Arrival, Strategy
-from fedpress.server.tails import Tails
 from fedpress.server.tickets import shared_seed, training
 from fedpress.server.versions import Versions
 
@@ -51,7 +50,6 @@ class Updates:
         self._store, self._versions, self._enrolment = store, versions, enrolment
         self._gathering = guarded or Gathering(domains.moving(spec))
         self._choices: dict[str, Choice] = {}
-        self._tails = Tails(store, spec.size)
 
     # -- how they are coded -------------------------------------------------------------------------------------------
 
@@ -76,8 +74,7 @@ class Updates:
     def _choose(self, lease: Lease) -> Choice:
         settings = self._plan.upload
         if settings.codec == AUTO:
-            light = self._tails.light(lease.round)
-            return upload(Facts.of(self._plan, self._spec.size, lease.round, light), settings.floor)
+            return upload(Facts.of(self._plan, self._spec.size, lease.round), settings.floor)
         progress = (lease.round - 1) / max(1, self._plan.run.rounds - 1)
         return Choice(scheduled(parse_codec(settings.codec).text, settings.rate_end, progress), "")
 

@@ -21,7 +21,6 @@ from fedpress.protos.names import SHORT
 from fedpress.sections import AUTO
 from fedpress.server.choice import Facts, download, possible
 from fedpress.server.store import Store
-from fedpress.server.tails import Tails
 
 #: Versions between two that the store keeps whole, as devices see them; the others are sums of payloads that it has.
 _WHOLE_EVERY: Final = 10
@@ -42,7 +41,7 @@ class Versions:
 
     def __init__(self, plan: Plan, spec: Spec, store: Store) -> None:
         settings, self._plan = plan.download, plan
-        self._publisher, self._tails = publisher(plan, spec), Tails(store, spec.size)
+        self._publisher = publisher(plan, spec)
         self._full = settings.mode == "full"
         self._keep = 1 if self._full else settings.history
         self._names = settings.history
@@ -106,7 +105,7 @@ class Versions:
         settings = self._plan.download
         if settings.codec != AUTO:
             return self._publisher
-        facts = Facts.of(self._plan, self._spec.size, number + 1, self._tails.light(number + 1))
+        facts = Facts.of(self._plan, self._spec.size, number + 1)
         return replace(self._publisher, codec=parse(download(facts, settings.floor).codec))
 
     def restore(self) -> None:
