@@ -105,7 +105,7 @@ class Updates:
     def fold(self, update: Tensors, arrival: Arrival) -> None:
         """Into the current round's sum, for good: what is acknowledged was folded."""
         seen = domains.read(self._strategy, self._spec, update, arrival)
-        self._gathering.fold(seen, self._strategy.share(arrival))
+        self._gathering.fold(seen, self._strategy.share(arrival), arrival.report.lost)
         if not arrival.staleness:  # or it measured an older model than the others
             self._gathering.measure(arrival.report)
 
