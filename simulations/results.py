@@ -229,7 +229,7 @@ def summarise(
         best_round=best_round,
         best_checkpoint=BEST_FILE if best_round is not None else None,
         stopped=ended if ended and done < plan.run.rounds else None,
-        failed=_failure(rounds, ended, diverged) or None,
+        failed=_failure(rounds, ended, diverged, bool(standing.reason)) or None,
         warnings=tuple(_counted(rounds)),
         fidelity=_fidelity(rounds),
         personal_accuracy=personal.mean if personal else None,
@@ -243,12 +243,12 @@ def summarise(
     )
 
 
-def _failure(rounds: Sequence[RoundRecord], ended: str, diverged: bool) -> str:
-    """Why the run did not do its job; "" where it did."""
+def _failure(rounds: Sequence[RoundRecord], ended: str, diverged: bool, enough: bool) -> str:
+    """Why the run did not do its job; "" where it did. ``enough``: it came to what the plan stops at."""
     because = f" ({ended})" if ended and diverged else ""
     if diverged:
         return f"The run diverged{because}. Lower train.lr, or set train.max_grad_norm."
-    if not any(r.updates for r in trained(rounds)):
+    if not enough and not any(r.updates for r in trained(rounds)):
         return (
             f"Not one update was counted{f' ({ended})' if ended else ''}: the model is the one that the run began with."
         )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedpress.errors import Refused
 from fedpress.plan import Plan, load
+from fedpress.protos import fleet_pb2 as pb
+from fedpress.server.bounds import check_report
 from fedpress.server.events import Event, Warned
 from fedpress.server.watch import CLIENTS_LOSS, SERVER_LOSS, Kind, Watcher
 
@@ -139,3 +143,10 @@ def test_a_restart_changes_no_record_and_says_nothing_for_long_again(cut: int) -
     assert again == records
     assert {w.kind for w in heard} == {w.kind for w in said}
     assert len(heard) <= len(said) + 1  # the last round's before the restart may not have been heard
+
+
+@pytest.mark.parametrize("said", [{"given": -1.0}, {"lost": -1.0}, {"given": math.inf}, {"lost": math.nan}])
+def test_energies_that_are_none_are_refused(said: dict[str, float]) -> None:
+    check_report(pb.Report(given=2.0, lost=1.0))
+    with pytest.raises(Refused, match="energies"):
+        check_report(pb.Report(**said))

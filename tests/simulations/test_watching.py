@@ -180,6 +180,11 @@ def test_who_spent_its_budget_did_not_diverge(plan: Callable[..., Plan]) -> None
     assert result.summary.failed is None
 
 
+def test_who_begins_at_the_target_has_done_its_job(plan: Callable[..., Plan]) -> None:
+    result = simulate(plan("stop.target=0.01"))
+    assert (result.summary.rounds, result.summary.failed) == (0, None)
+
+
 def test_a_model_that_nothing_trains_is_refused_by_its_task(plan: Callable[..., Plan]) -> None:
     with pytest.raises(PlanError, match=r"\(task\.name\)"):
         simulate(plan(after="net.requires_grad_(False)"))
