@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fedpress.compression.codec import Loss, energy
-from fedpress.compression.layout import begin, spec_of
+from fedpress.compression.layout import ZEROS, begin, spec_of
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
 from fedpress.errors import BudgetSpent, PlanError, SpecError
@@ -337,7 +337,8 @@ class Run:
     def _outcome(self, aggregate: Aggregate) -> Outcome:
         """What the version that was published now is like. The true mean of the updates is not known: its energy is
         taken for what arrived and what was lost on the way, as if the errors were of independent directions."""
-        weights = self.spec.named("weight") or self.spec.names
+        derived = {part.name for part in self.layout if part.start == ZEROS}  # beside the model, and not coded
+        weights = [n for n in self.spec.named("weight") or self.spec.names if n not in derived]
         arrived = energy({name: aggregate.mean[name] for name in weights})
         mean = None if self._guarded is not None else Loss(arrived + aggregate.lost, aggregate.lost)
         return Outcome(mean, self.versions.loss, self.versions.moved)

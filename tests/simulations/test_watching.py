@@ -93,6 +93,15 @@ def test_uncompressed_all_arrives(plan: Callable[..., Plan]) -> None:
     assert "up 100.0 % (worst round 100.0 %)" in text(result)
 
 
+def test_how_a_strategy_reads_updates_does_not_change_what_arrived_of_their_mean(plan: Callable[..., Plan]) -> None:
+    """FedNova divides updates by their steps, SCAFFOLD derives variates from them: with as many steps it is FedAvg's."""
+    words = ("run.rounds=1", "train.max_steps=2", "strategy.weighting=uniform")
+    found = [simulate(plan(*words, f"strategy.name={s}", name=s)).rounds[1] for s in ("fedavg", "fednova", "scaffold")]
+    assert found[0].fidelity_aggregate is not None
+    for record in found[1:]:
+        assert record.fidelity_aggregate == pytest.approx(found[0].fidelity_aggregate, rel=1e-4)
+
+
 def test_what_local_training_does_not_send_is_not_missed(plan: Callable[..., Plan]) -> None:
     result = simulate(plan("strategy.name=local", "run.rounds=4"))
     assert (result.summary.failed, result.summary.warnings, result.summary.fidelity) == (None, (), Fidelity())
