@@ -94,7 +94,7 @@ def test_uncompressed_all_arrives(plan: Callable[..., Plan]) -> None:
 
 
 def test_how_a_strategy_reads_updates_does_not_change_what_arrived_of_their_mean(plan: Callable[..., Plan]) -> None:
-    """FedNova divides updates by their steps, SCAFFOLD derives variates from them: with as many steps it is FedAvg's."""
+    """FedNova divides by steps, SCAFFOLD derives variates: with as many steps everywhere it is what it is in FedAvg."""
     words = ("run.rounds=1", "train.max_steps=2", "strategy.weighting=uniform")
     found = [simulate(plan(*words, f"strategy.name={s}", name=s)).rounds[1] for s in ("fedavg", "fednova", "scaffold")]
     assert found[0].fidelity_aggregate is not None
