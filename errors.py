@@ -13,6 +13,7 @@
     ├── PrivacyError         a privacy statement cannot be made
     │   ├── BudgetSpent      the next round would overspend epsilon
     │   └── LedgerError      the ledger of what was spent is unreadable, or was changed
+    ├── RunFailed            a run ended without having done its job, such as with a loss that is NaN
     └── Refused              one side of the wire refuses a call; carries a Fault name
         └── ServerGone       the server cannot be reached (worth another try)
 
@@ -78,6 +79,10 @@ class BudgetSpent(PrivacyError):
 
 class LedgerError(PrivacyError):
     """The ledger of what was spent cannot be read, or is not what was written."""
+
+
+class RunFailed(FedpressError):
+    """A run ended without having done its job; its summary and report are written."""
 
 
 class Refused(FedpressError):

@@ -33,6 +33,7 @@ from fedpress.sections import (
     TaskSection,
     Train,
     Upload,
+    Watch,
 )
 
 
@@ -49,6 +50,7 @@ class Plan(Section):
     download: Download = Download()
     evaluate: Evaluate = Evaluate()
     stop: Stop = Stop()
+    watch: Watch = Watch()
     privacy: Privacy = Privacy()
     server: Server = Server()
     engine: Engine = Engine()

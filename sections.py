@@ -205,6 +205,13 @@ class Stop(Section):
         return bool(self.patience or self.target)
 
 
+class Watch(Section):
+    """What a run warns of by itself: see docs/watching.md."""
+
+    floor: float = Field(0.05, ge=0, lt=1, description="least share of what codecs are given that must arrive; 0: none")
+    still_rounds: int = Field(5, ge=1, description="rounds in which nothing arrives, or the model does not move")
+
+
 class Privacy(Section):
     """Differential privacy: local, DP-SGD on the device; central, of whole clients, on the server. See
     docs/privacy.md."""

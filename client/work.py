@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import isfinite
 from typing import Final, NamedTuple
 
 from fedpress.client.learner import Learner
@@ -31,10 +30,10 @@ from fedpress.params import Spec, Tensors, finite, subtract
 from fedpress.privacy import accounting
 from fedpress.privacy.accounting import History
 from fedpress.protos import fleet_pb2 as pb
-from fedpress.protos.names import SHORT, checksum, put_metrics
+from fedpress.protos.names import DIVERGED, SHORT, checksum, put_metrics
 
-#: More than this is said to be this: a report's numbers are float32, and bounded.
-_MOST_ENERGY: Final = 1e18
+#: A report's numbers are float32, and bounded: more energy is said to be this, and a larger loss is no number.
+_MOST: Final = 1e18
 
 
 class Done(NamedTuple):
@@ -103,18 +102,20 @@ def perform(
     report.examples, report.steps = outcome.examples, outcome.steps
     report.facts.update(outcome.facts)
     history = learner.history
-    if privacy is None:
-        report.loss = outcome.loss if isfinite(outcome.loss) else 0.0
-    else:  # the loss of private examples would leave without noise
-        report.epsilon = accounting.epsilon(history, privacy.delta)
     if outcome.examples == 0:
         return Declined("no examples to train on", history)
+    if privacy is not None:  # the loss of private examples would leave without noise
+        report.epsilon = accounting.epsilon(history, privacy.delta)
+    elif abs(outcome.loss) <= _MOST:  # false for NaN
+        report.loss = outcome.loss
+    else:
+        return Declined(f"{DIVERGED}: the loss is not finite; lower train.lr", history)
 
     trained = {n: a if n in spec.named("frozen") else outcome.shared.get(n, a) for n, a in shared.items()}
     plain = parse(ticket.upload_codec)
     delta = subtract(rounded(trained, spec, plain), shared)
     if not (finite(delta) and finite(outcome.own)):
-        return Declined("training diverged: the model is not finite; lower train.lr", history)
+        return Declined(f"{DIVERGED}: the model is not finite; lower train.lr", history)
     codec = per_group(plain, spec)
     residual = _state(kept, codec, spec)
     there = assumed(codec, residual, spec)
@@ -125,7 +126,7 @@ def perform(
     began = pace.now()
     payload, residual, _, loss = sealed(codec, delta, residual, context, Stream.of(seed, name, ticket.round, "encode"))
     report.encode_seconds = pace.took(began, encoded=spec.size)
-    report.given, report.lost = (min(energy, _MOST_ENERGY) for energy in loss)
+    report.given, report.lost = (min(energy, _MOST) for energy in loss)
     if len(payload) > ticket.max_update_bytes:
         return Declined(
             f"the update has {len(payload)} bytes, more than the {ticket.max_update_bytes} allowed", history

@@ -40,7 +40,8 @@ def codecs() -> None:
     console.print(
         "Chains are joined by +, as in [bold]ef+topk:0.01+int8[/bold]; ef, ef21 and dgc wrap all to their right.\n"
         "Laws hold with the default options, or as said. Unbiased: right in the mean. Summable: payloads add up.\n"
-        "Contractive: never loses more than there was, so that it can stand behind ef, ef21 and dgc."
+        "Contractive: never loses more than there was, so that it can stand behind ef, ef21 and dgc.\n"
+        "What a run's codecs lose stands in its closing table and report as fidelity; below watch.floor a run warns."
     )
 
 

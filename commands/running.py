@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -11,7 +11,10 @@ from rich.markup import escape
 from fedpress.commands.finished import examine, report
 from fedpress.commands.screen import complaints
 from fedpress.commands.words import Epsilon, Fresh, Guard, Words, guarded, read_plan
-from fedpress.errors import PlanError
+from fedpress.errors import PlanError, RunFailed
+
+if TYPE_CHECKING:
+    from fedpress.simulations.results import Result
 
 
 def simulate(
@@ -40,7 +43,7 @@ def simulate(
         again = " ".join(["fedpress simulate", *words, "--resume"])
         complaints.print(f"Stopped; every finished round is kept in {plan.directory}. Go on with:\n  {escape(again)}")
         raise typer.Exit(130) from None
-    report(result.run_dir)
+    _close(result)
     if plan.audit.gate:
         examine(result.run_dir, (), plan.audit, plan.run.seed, gate=True)
 
@@ -72,4 +75,11 @@ def server(
     if result is None:
         complaints.print(f"Stopped; the run in {plan.directory} goes on when the server is started again.")
         raise typer.Exit(130)
+    _close(result)
+
+
+def _close(result: Result) -> None:
+    """Report on a run that is over. Raises RunFailed for one that did not do its job."""
     report(result.run_dir)
+    if result.summary.failed:
+        raise RunFailed(result.summary.failed)

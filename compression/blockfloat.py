@@ -61,6 +61,11 @@ class _BlockFloat(Stage):
         if self.block < 1:
             raise CodecError(f"Expected a block of 1 or more numbers, got {self.block} ({self.id}.block).")
 
+    @property
+    def block_size(self) -> int:
+        """``block``."""
+        return self.block
+
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:  # noqa: ARG002
         """Scales, then packed codes."""
         x = flatten(tensors)

@@ -46,6 +46,11 @@ class QSGD(Stage):
             raise CodecError(f"Expected a bucket of 1 or more numbers, got {self.bucket} (qsgd.bucket).")
 
     @property
+    def block_size(self) -> int:
+        """``bucket``."""
+        return self.bucket
+
+    @property
     def keeps(self) -> float:
         """A quarter of a squared step per number is lost at most, with a step rounded up."""
         kept = 1 - self.bucket * (1 + 1 / 128) ** 2 / (4 * self.levels**2)

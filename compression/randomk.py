@@ -42,6 +42,11 @@ class RandomK(Sparse):
             raise CodecError(f"Expected a block from 1 to {_LONGEST}, got {self.block} (randomk.block).")
 
     @property
+    def block_size(self) -> int:
+        """``block``."""
+        return self.block
+
+    @property
     def keeps(self) -> float:
         """The share that is sent, in the mean, unless it is scaled up."""
         return -1.0 if self.unbiased else self.density

@@ -135,6 +135,11 @@ def ids_of(codec: Codec) -> frozenset[str]:
     return frozenset({codec.id}.union(*(ids_of(inner) for inner in _parts(codec))))
 
 
+def stages(codec: Codec) -> tuple[Stage, ...]:
+    """The stages that a codec is made of, whatever is around them."""
+    return (codec,) if isinstance(codec, Stage) else tuple(s for inner in _parts(codec) for s in stages(inner))
+
+
 def describe() -> tuple[Row, ...]:
     """One row per name that may stand in a codec's text, sorted."""
     rows = [

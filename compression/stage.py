@@ -36,6 +36,11 @@ class Stage(Options, ABC):
         return {}
 
     @property
+    def block_size(self) -> int:
+        """Numbers that it codes together, at the user's choice: a model with fewer is none for it."""
+        return 1
+
+    @property
     @abstractmethod
     def unbiased(self) -> bool:
         """The mean over seeds of what is decoded is what was encoded."""

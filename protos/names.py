@@ -11,6 +11,9 @@ from fedpress.protos import fleet_pb2 as pb
 #: Bytes of a hash that stand for it where both sides know what it could be.
 SHORT: Final = 8
 
+#: How a device begins its reason to decline, where training gave numbers that are not finite.
+DIVERGED: Final = "training diverged"
+
 _FIELDS: Final[Mapping[str, str]] = {"accuracy": "accuracy", "loss": "held_out_loss"}
 _LARGEST_FLOAT: Final = 3.4e38
 

@@ -54,6 +54,11 @@ class WeightedSum:
             self._weights[label] += weight
         self.weight += weight
 
+    def weight_in(self, groups: Collection[str] | None) -> float:
+        """The weight of what was folded into these ``groups`` (None: into all), the least of theirs."""
+        found = [weight for label, weight in self._weights.items() if groups is None or label in groups]
+        return min(found, default=self.weight)
+
     def mean(self) -> dict[str, Array]:
         """The weighted mean as float32, 0 in a group that nothing was folded into. Raises SpecError if nothing was
         folded at all."""
@@ -78,16 +83,20 @@ class Gathering:
         self._sum = WeightedSum(spec)
         self._facts: dict[str, float] = {}
         self._counted = 0
+        self._lost: dict[tuple[str, ...] | None, float] = {}  # by the groups that updates count in
 
     def clear(self) -> None:
         """For the next round."""
         self._sum.clear()
-        self._facts, self._counted = {}, 0
+        self._facts, self._counted, self._lost = {}, 0, {}
 
-    def fold(self, update: Tensors, share: Share) -> None:
-        """Take in an update for what it counts. Raises SpecError for a weight that is not positive and finite."""
+    def fold(self, update: Tensors, share: Share, lost: float = 0.0) -> None:
+        """Take in an update for what it counts; its codec ``lost`` that energy. Raises SpecError for a weight that is
+        not positive and finite."""
         self._sum.fold(update, share.weight, share.scale, share.groups)
         self._counted += 1
+        groups = None if share.groups is None else tuple(share.groups)
+        self._lost[groups] = self._lost.get(groups, 0.0) + (share.weight * share.scale) ** 2 * lost
         for name, value in share.facts.items():
             self._facts[name] = self._facts.get(name, 0.0) + share.weight * value
 
@@ -97,4 +106,5 @@ class Gathering:
     def aggregate(self, population: int) -> Aggregate:
         """Of ``population`` enrolled clients. Raises SpecError if nothing was folded."""
         facts = {name: total / self._sum.weight for name, total in self._facts.items()}
-        return Aggregate(self._sum.mean(), self._counted, population, facts)
+        lost = sum(energy / self._sum.weight_in(groups) ** 2 for groups, energy in self._lost.items())
+        return Aggregate(self._sum.mean(), self._counted, population, facts, lost)

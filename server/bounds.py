@@ -36,13 +36,13 @@ def check_report(report: pb.Report) -> None:
         report.train_seconds,
         report.encode_seconds,
         report.epsilon,
-        report.given,
-        report.lost,
         *metrics_of(report).values(),
         *report.facts.values(),
     ]
     if not all(-LARGEST <= n <= LARGEST for n in numbers):  # false for NaN too
         raise Refused("FAULT_MALFORMED", "The update's report holds a number that is not finite, or enormous.")
+    if not all(0 <= n <= LARGEST for n in (report.given, report.lost)):
+        raise Refused("FAULT_MALFORMED", f"Expected energies from 0 to {LARGEST:g}, got {report.given}, {report.lost}.")
 
 
 def check_capabilities(said: pb.Capabilities) -> None:

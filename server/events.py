@@ -80,6 +80,15 @@ class Noted:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """A run sees for the first time that something keeps it from doing its job: ``server.watch.RunWarning``."""
+
+    kind: str
+    round: int
+    text: str
+
+
+@dataclass(frozen=True)
 class RunFinished:
     """No more rounds."""
 
@@ -95,6 +104,7 @@ Event: TypeAlias = (
     | RoundClosed
     | BestModel
     | Noted
+    | Warned
     | RunFinished
 )
 Listener: TypeAlias = Callable[[Event], None]

@@ -8,6 +8,7 @@ payloads through here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from fedpress.compression.codec import NOTHING, State
@@ -15,7 +16,7 @@ from fedpress.compression.layout import to_infos
 from fedpress.errors import DecodeError, Refused
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.calls import PROTOCOL, SMALL_BYTES
-from fedpress.protos.names import short
+from fedpress.protos.names import DIVERGED, short
 from fedpress.server import events
 from fedpress.server.bounds import check_report
 from fedpress.server.inbox import Stream as Upload
@@ -145,7 +146,9 @@ class Federation(Run):
         lease = self._lease(ticket, client)
         if lease.fate is Fate.OPEN:
             self._inbox.discard(lease.id)
-            self.store.end_lease(lease.id, self.round, Fate.DECLINED, self.meter.take(client))
+            said = pb.Report(loss=math.nan) if reason.startswith(DIVERGED) else pb.Report()
+            traffic, report = self.meter.take(client), said.SerializeToString(deterministic=True)
+            self.store.end_lease(lease.id, self.round, Fate.DECLINED, traffic, report)
             self._listen(events.ClientFailed(self._enrolment.name(client), lease.round, f"declined: {reason[:200]}"))
             self._do(self._coordinator.declined(lease.id, self._clock()))
         return pb.DeclineReply()

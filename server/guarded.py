@@ -49,7 +49,7 @@ class Guarded:
         self._sum.clear(self.bound)
         self._measures.clear(_LONGEST)
 
-    def fold(self, update: Tensors, share: Share) -> None:
+    def fold(self, update: Tensors, share: Share, lost: float = 0.0) -> None:  # noqa: ARG002 - has no bound
         """Clip an update's weights, scaled as the strategy says, and add them. Raises SpecError for one that is to
         count for more than others, or in some groups only, or brings facts: none of it has a bound."""
         if share.weight != 1.0 or share.groups is not None or share.facts:

@@ -7,10 +7,12 @@ the round: what came late measured an older one, and is left out of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from math import isfinite, isnan
+from typing import Any, Final, NamedTuple
 
+from fedpress.compression.codec import Loss
 from fedpress.params import Spec
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import metrics_of
@@ -19,8 +21,21 @@ from fedpress.server.choice import Choice
 from fedpress.server.leases import Fate, Lease
 from fedpress.server.spread import spread, tenth
 from fedpress.server.store import Store, Traffic
+from fedpress.server.watch import CLIENTS_LOSS, SERVER
 
-_SUMS: Final = ("staleness", "bytes_up", "bytes_down", "train_seconds", "encode_seconds")
+_SUMS: Final = ("staleness", "bytes_up", "bytes_down", "train_seconds", "encode_seconds", "given", "lost")
+
+
+class Outcome(NamedTuple):
+    """What a round came to, beside what is in the store: what the ``aggregate`` and the ``download`` of the new version
+    were given and lost, and how far the model ``moved`` (``Versions.moved``). None: not known."""
+
+    aggregate: Loss | None = None
+    download: Loss | None = None
+    moved: float | None = None
+
+
+UNKNOWN: Final = Outcome()
 
 
 @dataclass(frozen=True)
@@ -43,36 +58,69 @@ class Cover:
         measured, fresh_measured = (sum(bool(report.held_out) for report in some) for some in (updates, fresh))
         hidden: dict[str, Any] = {"clients": {}, "epsilon": 0.0}  # the most that one client says is one client's
         if self.noised or len(updates) < self.least:
-            hidden["train_loss"] = None
+            hidden |= {"train_loss": None, "fidelity_up": None, "fidelity_aggregate": None}
         if self.noised or fresh_measured < self.least:
-            hidden["client_metrics"] = {}
+            hidden |= {"client_metrics": {}, "not_finite": []}
         if self.noised or tenth(measured) < self.least:  # the worst tenth would be of fewer
             hidden["client_accuracy"] = None
         return {**record, **hidden}
 
 
 def round_record(
-    store: Store, round_: int, spec: Spec, seconds: float, elapsed: float, cover: Cover = Cover()
+    store: Store,
+    round_: int,
+    spec: Spec,
+    seconds: float,
+    elapsed: float,
+    cover: Cover = Cover(),
+    outcome: Outcome = UNKNOWN,
 ) -> dict[str, Any]:
     """The line of ``rounds.jsonl`` for a round of training. Bytes are payload bytes, seconds the run's clock's."""
-    return _record(store, round_, False, spec, seconds, elapsed, cover)
+    return _record(store, round_, False, spec, seconds, elapsed, cover, outcome)
+
+
+def with_metrics(record: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    """A round's record with the server's metrics of its model. Those that are not finite are None, and named."""
+    bad = [f"{SERVER}{name}" for name, value in metrics.items() if not isfinite(value)]
+    finite = {name: value if isfinite(value) else None for name, value in metrics.items()}
+    return {**record, "metrics": finite, "not_finite": sorted({*record["not_finite"], *bad})}
+
+
+def diverged(store: Store, round_: int) -> bool:
+    """Of the clients that declined a round, at least half did because training gave no finite numbers."""
+    declined = [raw for lease, _, _, raw in store.reports(round_, False) if lease.fate is Fate.DECLINED]
+    found = [isnan(pb.Report.FromString(raw).loss) for raw in declined]
+    return bool(found) and 2 * sum(found) >= len(found)
+
+
+def fidelity(loss: Loss | None) -> float | None:
+    """The share of the energy that arrived; 0 where more was lost than there was, None where nothing was given."""
+    return None if loss is None or loss.given <= 0 else max(0.0, 1.0 - loss.share)
 
 
 def evaluation_record(
     store: Store, round_: int, spec: Spec, seconds: float, elapsed: float, cover: Cover = Cover()
 ) -> dict[str, Any]:
     """The last line: what clients measured on the last model, and what fetching it cost."""
-    return {**_record(store, round_, True, spec, seconds, elapsed, cover), "round": round_ + 1, "evaluation": True}
+    record = _record(store, round_, True, spec, seconds, elapsed, cover, UNKNOWN)
+    return {**record, "round": round_ + 1, "evaluation": True}
 
 
 def _record(
-    store: Store, round_: int, evaluate: bool, spec: Spec, seconds: float, elapsed: float, cover: Cover
+    store: Store,
+    round_: int,
+    evaluate: bool,
+    spec: Spec,
+    seconds: float,
+    elapsed: float,
+    cover: Cover,
+    outcome: Outcome,
 ) -> dict[str, Any]:
     clients: dict[str, dict[str, Any]] = {}
     fates = dict.fromkeys(Fate, 0)
     updates: list[pb.Report] = []
     fresh: list[pb.Report] = []
-    down_models = 0
+    down_models = diverging = 0
     choices = store.choices(round_)
     totals = {"bytes_up": 0, "bytes_down": 0}
     for lease, name, traffic, raw in store.reports(round_, evaluate):
@@ -84,9 +132,11 @@ def _record(
         if lease.fate is Fate.COUNTED:
             updates.append(report)
             fresh += [report] * (lease.round == round_)
+        diverging += isnan(report.loss)
         entry = _entry(lease, round_ - lease.round, choices[lease.id], traffic, report)
         clients[name] = _joined(clients[name], entry) if name in clients else entry
     counted = fates[Fate.COUNTED]
+    arrived = fidelity(Loss(sum(r.given for r in updates), sum(r.lost for r in updates)))
     record = {
         "round": round_,
         "seconds": seconds,
@@ -96,14 +146,21 @@ def _record(
         "late": fates[Fate.STALE],
         "rejected": fates[Fate.REJECTED],
         "declined": fates[Fate.DECLINED],
+        "diverged": diverging,
         "train_loss": _mean([r.loss for r in updates], [r.examples for r in updates]) if not evaluate else None,
         "metrics": {},
         "client_metrics": _client_means(fresh),
         "client_accuracy": _client_accuracy(clients.values()),
+        "not_finite": [CLIENTS_LOSS] * _unmeasured(fresh),
         **totals,
         "bytes_up_uncompressed": 0 if evaluate else counted * spec.nbytes,
         "bytes_down_uncompressed": down_models * spec.nbytes,
+        "fidelity_up": arrived,
+        "fidelity_aggregate": None if arrived is None else fidelity(outcome.aggregate),
+        "fidelity_down": fidelity(outcome.download),
+        "moved": outcome.moved,
         "epsilon": max((r.epsilon for r in updates), default=0.0),
+        "warnings": [],
         "clients": clients,
     }
     return cover.over(record, updates, fresh)
@@ -117,13 +174,15 @@ def _entry(lease: Lease, staleness: int, choice: Choice, traffic: Traffic, repor
         "codec": choice.codec,
         "reason": choice.reason,
         "examples": report.examples,
-        "loss": report.loss,
+        "loss": None if isnan(report.loss) else report.loss,
         "bytes_up": traffic.bytes_up,
         "bytes_down": traffic.bytes_down,
         "metrics": metrics_of(report),
         "held_out": report.held_out,
         "train_seconds": report.train_seconds,
         "encode_seconds": report.encode_seconds,
+        "given": report.given,
+        "lost": report.lost,
         "epsilon": report.epsilon,
     }
 
@@ -144,6 +203,12 @@ def _client_means(reports: Sequence[pb.Report]) -> dict[str, float]:
             weights.append(report.held_out)
     means = {name: _mean(*found[name]) for name in sorted(found)}
     return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _unmeasured(reports: Iterable[pb.Report]) -> bool:
+    """Clients measured the model, and none has a loss that it could report: one that is not finite is left out."""
+    measured = [report for report in reports if report.held_out]
+    return bool(measured) and not any(report.HasField("held_out_loss") for report in measured)
 
 
 def _client_accuracy(clients: Iterable[dict[str, Any]]) -> dict[str, float] | None:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from fedpress.compression.layout import begin, spec_of
+from fedpress.compression.codec import Loss, energy
+from fedpress.compression.layout import ZEROS, begin, spec_of
 from fedpress.compression.registry import ids_of
 from fedpress.compression.registry import parse as parse_codec
 from fedpress.errors import BudgetSpent, PlanError, SpecError
@@ -23,6 +24,7 @@ from fedpress.privacy.ledger import Ledger
 from fedpress.privacy.noise import Noise
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.server import domains, events
+from fedpress.server.blocks import check_blocks
 from fedpress.server.candidates import Candidates
 from fedpress.server.choice import possible
 from fedpress.server.claim import claim
@@ -36,12 +38,13 @@ from fedpress.server.memories import room
 from fedpress.server.meter import Meter
 from fedpress.server.pacing import paced
 from fedpress.server.purse import Purse
-from fedpress.server.rounds import Cover, evaluation_record, round_record
+from fedpress.server.rounds import Cover, Outcome, diverged, evaluation_record, round_record, with_metrics
 from fedpress.server.store import Store
-from fedpress.server.strategies import Strategy
+from fedpress.server.strategies import Aggregate, Strategy
 from fedpress.server.strategies import build as build_strategy
 from fedpress.server.updates import Updates
 from fedpress.server.versions import Versions, publisher
+from fedpress.server.watch import Watcher
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Run:
         self.versions = Versions(plan, self.spec, store)
         self.meter = Meter((int(store.meta("wire_up") or 0), int(store.meta("wire_down") or 0)))
         self.finished = ""
+        self.diverged = False  # training, or the strategy's step, gave no finite numbers, and that ended the run
         self.stirred = 0  # grows whenever a held request for work may have another answer
         self.pending: deque[Pending] = deque()
         self._clock, self._listen = clock, listen
@@ -105,6 +109,7 @@ class Run:
         self._candidates = Candidates(store, self._enrolment)
         self._coordinator = paced(plan, self._central, self._noise, self._candidates, self._may, self._there(here))
         self._measures = Measures(plan, self.whole, listen)
+        self._watcher = Watcher(plan, listen)
         self._initial = begin(self.layout, initial.tensors)
 
     def start(self) -> None:
@@ -146,10 +151,11 @@ class Run:
 
     def evaluated(self, pending: Pending, metrics: Mapping[str, float]) -> None:
         """The server's measure of the model after a round: completes its record."""
-        record = {**self.store.round(pending.round), "metrics": dict(metrics)}
+        record = self._watcher.measured(with_metrics(self.store.round(pending.round), metrics))
         self._measures.by_server(pending.round, metrics, pending.model)
         self.store.set_round(pending.round, record)
         self._listen(events.RoundClosed(record, pending.model))
+        self._watcher.say(record)
         if self._measures.due(pending.round):
             self._go_on(pending.round)
 
@@ -221,6 +227,7 @@ class Run:
             self._guarded.restore(kept)
         self._updates.restore(round_, counting=phase in (Phase.GATHERING, Phase.TRAINING))
         self._measures.restore(self.store.rounds())
+        self._watcher.restore(self.store.rounds())
         if self._measures.due(done) and not self.store.round(done)["metrics"]:
             self._hold(done)
             self._queue_evaluation(done)  # the server died between committing the round and measuring it
@@ -287,6 +294,7 @@ class Run:
         released = self._guarded.metrics() if self._central and self._guarded and self._central.measures(round_) else {}
         model, state = domains.step(self.strategy, self.spec, self.versions.exact, aggregate, self.versions.state)
         if not finite(model):
+            self.diverged = True
             self._do(self._coordinator.stop(f"round {round_} diverged: the model is not finite; lower train.lr"))
             return
         now = self._clock()
@@ -298,12 +306,13 @@ class Run:
             for lease in renewed:
                 self.store.move_lease(lease, choices[lease.id])
             self.versions.publish(model, state, round_)
-            record = round_record(self.store, round_, self.spec, now - self._opened, self.elapsed, self._cover)
+            outcome = self._outcome(aggregate)
+            record = round_record(self.store, round_, self.spec, now - self._opened, self.elapsed, self._cover, outcome)
             if self._guarded is not None:
                 self.store.set_tensors("guarded", self._guarded.state)
                 record |= {"client_metrics": released, "epsilon": epsilon}
             self._measures.by_clients(round_ - 1, record["client_metrics"], arrived)
-            self.store.set_round(round_, record)
+            self.store.set_round(round_, self._watcher.trained(record))
             open_ = self._coordinator.open_tickets() - {lease.id for lease in ended}
             self._inbox.clear(but=open_)
             self._updates.memories.settle()
@@ -324,6 +333,15 @@ class Run:
         self._do(self._coordinator.stepped(now))
         if not self._measures.due(round_):
             self._go_on(round_)
+
+    def _outcome(self, aggregate: Aggregate) -> Outcome:
+        """What the version that was published now is like. The true mean of the updates is not known: its energy is
+        taken for what arrived and what was lost on the way, as if the errors were of independent directions."""
+        derived = {part.name for part in self.layout if part.start == ZEROS}  # beside the model, and not coded
+        weights = [n for n in self.spec.named("weight") or self.spec.names if n not in derived]
+        arrived = energy({name: aggregate.mean[name] for name in weights})
+        mean = None if self._guarded is not None else Loss(arrived + aggregate.lost, aggregate.lost)
+        return Outcome(mean, self.versions.loss, self.versions.moved)
 
     def _paying(self, round_: int) -> dict[str, pb.Report]:
         """Whose updates are in a round, by name, and what they said."""
@@ -369,16 +387,20 @@ class Run:
 
     def _finish(self, reason: str) -> None:
         evaluated = self.store.leases(self.round, evaluate=True)
+        open_ = all(record["round"] != self.round for record in self.store.rounds())
+        self.diverged = self.diverged or (open_ and diverged(self.store, self.round))
         with self.store.transaction():
             if evaluated:
                 seconds = self._clock() - self._opened
                 record = evaluation_record(self.store, self.round, self.spec, seconds, self.elapsed, self._cover)
+                record = self._watcher.measured(record)
                 self._measures.by_clients(self.round, record["client_metrics"], self.model)
                 self.store.set_round(self.round + 1, record)
             self._mark(Phase.FINISHED)
             self.store.set_meta("ended", reason)
         if evaluated:
             self._listen(events.RoundClosed(record, self.model))
+            self._watcher.say(record)
         self.finished = reason
         self.stirred += 1
         self._listen(events.RunFinished(reason))
@@ -391,6 +413,11 @@ def check(plan: Plan, spec: Spec) -> None:
         travels = spec_of(strategy.layout(spec), spec)
     except SpecError as error:
         raise PlanError(f"{error} (strategy.personal)") from error
+    if not trainable:
+        raise PlanError(
+            "Expected a model with parameters that training changes, got only buffers and parameters that ask for no "
+            "gradient (task.name). Set requires_grad on those that are to be trained."
+        )
     for names in strategy.apart(spec):
         if not set(names) & set(trainable):
             raise PlanError(
@@ -398,6 +425,7 @@ def check(plan: Plan, spec: Spec) -> None:
                 f"only buffers and frozen tensors: {', '.join(names)} (strategy.personal). Training changes "
                 f"{', '.join(trainable)}."
             )
+    check_blocks(plan, travels)
     publisher(plan, travels)
     room(plan, travels)
     Central.of(plan)

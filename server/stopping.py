@@ -62,9 +62,14 @@ class Standing:
 def remembered(stop: Stop, records: Iterable[Mapping[str, Any]]) -> tuple[Standing, bool]:
     """The standing after these rounds' records, and whether it is the server that measures."""
     rounds, metric = list(records), stop.metric
-    served = [(r["round"], r["metrics"][metric]) for r in rounds if metric in r["metrics"]]
+    served = [(r["round"], _number(r["metrics"][metric])) for r in rounds if metric in r["metrics"]]
     told = [(r["round"] - 1, r["client_metrics"][metric]) for r in rounds if metric in r["client_metrics"]]
     standing = Standing(stop)
     for round_, value in served or told:  # clients measure the model that arrives
         standing = standing.after(round_, value)
     return standing, bool(served)
+
+
+def _number(value: float | None) -> float:
+    """A metric from a record, where one that is not finite is None."""
+    return math.nan if value is None else value

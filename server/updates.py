@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 
-from fedpress.compression.codec import Codec, Context, State
+from fedpress.compression.codec import Codec, Context, State, energy
 from fedpress.compression.grouped import per_group
 from fedpress.compression.payload import max_bytes, unseal
 from fedpress.compression.registry import parse as parse_codec
@@ -102,9 +102,16 @@ class Updates:
     def fold(self, update: Tensors, arrival: Arrival) -> None:
         """Into the current round's sum, for good: what is acknowledged was folded."""
         seen = domains.read(self._strategy, self._spec, update, arrival)
-        self._gathering.fold(seen, self._strategy.share(arrival))
+        lost = arrival.report.lost * self._scaled(update, seen)
+        self._gathering.fold(seen, self._strategy.share(arrival), lost)
         if not arrival.staleness:  # or it measured an older model than the others
             self._gathering.measure(arrival.report)
+
+    def _scaled(self, update: Tensors, seen: Tensors) -> float:
+        """What a strategy's way to read an update makes of its energy, and so of what was lost of it."""
+        sent = [n for n in self._spec.named("weight") if update[n].any()]
+        before = energy({n: update[n] for n in sent})
+        return energy({n: seen[n] for n in sent}) / before if before else 1.0
 
     def aggregate(self, population: int) -> Aggregate:
         """The round's updates, of ``population`` enrolled clients."""

@@ -7,11 +7,15 @@ blob is encoded once and sent to all devices on the same base.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final
 
-from fedpress.compression.download import Link, Publisher, decode_change, rebuild, recipe, snapshot
+import numpy as np
+
+from fedpress.compression.codec import Loss, energy
+from fedpress.compression.download import Link, Publisher, Step, decode_change, rebuild, recipe, snapshot
 from fedpress.compression.registry import parse
 from fedpress.errors import CodecError, DecodeError, PlanError, StoreError
 from fedpress.params import Spec, Tensors, content_hash, subtract
@@ -58,6 +62,11 @@ class Versions:
         self.state: Tensors = {}
         self.step: Tensors | None = None
         """What the newest version added to the one before; None of a whole model."""
+        self.loss: Loss | None = None
+        """What the newest version's payload lost of what it was given; None if that is not known."""
+        self.moved: float | None = None
+        """How far the weights of the newest version are from those before: the L2 norm of the change over theirs, of
+        the exact models or of those that devices see, whichever is less. None of the first, and after a restart."""
 
     @property
     def hash(self) -> str:
@@ -79,12 +88,15 @@ class Versions:
 
         What the new version does not build on is let go of first: if this raises, only ``restore`` helps.
         """
+        before, was = self.exact, self.hash
         self.exact, self.state, self.step, self._snapshot = exact, state, None, None
         self._direct.clear()
         self._bases.clear()
         if self._full:
             self._history, self._seen = [], {}
         step = self._publisher_of(number).publish(exact, self._seen or None, self.hash, number)
+        self.loss = step.loss
+        self.moved = self._moved(before, was, step) if was and self._spec.size else None
         version = Version(number, step.link, _sha(step.payload), step.payload)
         self._store.versions.add(number, version.link, version.payload, self._keep)
         self._store.versions.add_hash(number, version.link.hash, self._names)
@@ -107,6 +119,17 @@ class Versions:
             return self._publisher
         facts = Facts.of(self._plan, self._spec.size, number + 1)
         return replace(self._publisher, codec=parse(download(facts, settings.floor).codec))
+
+    def _moved(self, before: Tensors, was: str, step: Step) -> float:
+        """See ``moved``. Of whole models, of which the last one is gone, only the hash tells what devices see."""
+        if step.link.hash == was:
+            return 0.0
+        names = self._spec.named("weight") or self._spec.names
+        length = energy({n: before[n] for n in names})
+        least = math.fsum(energy({n: np.subtract(self.exact[n], before[n])}) for n in names)
+        if step.change is not None:
+            least = min(least, energy({n: step.change[n] for n in names}))
+        return math.sqrt(least / length) if length else float(least > 0)
 
     def restore(self) -> None:
         """Continue from the store. Raises StoreError if it holds no version."""

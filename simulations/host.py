@@ -96,6 +96,7 @@ class Host:
             baseline=baseline,
             wall_seconds=wall_seconds,
             ended=self.store.meta("ended") or "",
+            diverged=federation.diverged,
         )
         summary.write(self.plan.directory)
         return Result(self.plan.directory, summary, rounds)

@@ -63,6 +63,7 @@ def plots(result: Result, baseline: Result | None) -> list[Plot]:
         accuracy_by_bytes(result, baseline),
         accuracy_by_time(result, baseline),
         loss(result, baseline),
+        fidelity_by_round(result),
         bytes_by_round(result),
         time_by_round(result),
     )
@@ -150,6 +151,38 @@ def loss(result: Result, baseline: Result | None) -> Plot | None:
     alt += f" {held_out.capitalize()}: {served[0][1]:.3g} to {served[-1][1]:.3g}." if served else ""
     alt += f" Training: {local[0][1]:.3g} to {local[-1][1]:.3g}." if local else ""
     return Plot("loss", "Loss by round", to_svg(figure, "lo"), alt, shown)
+
+
+def fidelity_by_round(result: Result) -> Plot | None:
+    """The share of the energy of what codecs were given that arrived: of updates, of their mean, of downloads."""
+    rounds = trained(result.rounds)
+    up = [(r.round, r.fidelity_up) for r in rounds if r.fidelity_up is not None]
+    mean = [(r.round, r.fidelity_aggregate) for r in rounds if r.fidelity_aggregate is not None]
+    down = [(r.round, r.fidelity_down) for r in rounds if r.fidelity_down is not None]
+    if not up and not down:
+        return None
+    figure, (axes,) = canvas()
+    axes.set_xlabel("round")
+    lines = ((down, B, "-", "down"), (mean, C, _DASH, "mean of the updates, estimated"), (up, A, "-", "up"))
+    for points, colour, style, _ in lines:
+        if points:
+            axes.plot(*_columns(points), color=colour, linestyle=style)
+            axes.plot(*_columns(points[-1:]), "o", color=colour, markersize=4.5, markeredgewidth=0)
+    axes.set_ylim(-0.02, 1.05)
+    percent_axis(axes)
+    whole_axis(axes)
+    keys = (
+        *((Key("a", "line", "up"),) if up else ()),
+        *((Key("c", "dash", "mean of the updates, estimated"),) if mean else ()),
+        *((Key("b", "line", "down"),) if down else ()),
+    )
+    alt = "Fidelity against round: " + ", ".join(
+        f"{name} {units.share(points[0][1])} to {units.share(points[-1][1])}"
+        for points, _, _, name in reversed(lines)
+        if points
+    )
+    note = "Of the energy that codecs were given. With feedback, later payloads carry what earlier ones lost."
+    return Plot("fidelity", "Fidelity by round", to_svg(figure, "fi"), f"{alt}.", keys, note)
 
 
 def bytes_by_round(result: Result) -> Plot | None:

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from fedpress.plan import Plan
 from fedpress.server import events
+from fedpress.server.watch import CLIENTS_LOSS, SERVER_LOSS
 from fedpress.simulations import units
 from fedpress.simulations.records import RoundRecord, curve, read_rounds, trained
 from fedpress.simulations.results import ROUNDS_FILE
@@ -131,6 +132,8 @@ class Progress:
                 return line(record, self._plan.run.rounds, self._virtual)
             case events.Noted():
                 return self._note(event.text)
+            case events.Warned():
+                return self._note(f"warning: {event.text}")
             case events.RunFinished():
                 self._clients, self._ended = {}, self._clock()
                 return self._note(event.reason)
@@ -264,6 +267,8 @@ def line(record: RoundRecord, of: int, virtual: bool = False) -> str:
         parts.append(f"accuracy {units.share(measured['accuracy'])}{on_clients}")
     if "loss" in measured:
         parts.append(f"loss {measured['loss']:.3f}")
+    elif {SERVER_LOSS, CLIENTS_LOSS} & set(record.not_finite):
+        parts.append("loss not finite")
     if record.cohort:
         parts.append(f"clients {record.updates}/{record.cohort}")
         for way in ("up", "down"):

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationErr
 
 from fedpress.errors import DataError
 from fedpress.server.spread import Spread
+from fedpress.server.watch import CLIENTS_LOSS, SERVER_LOSS, STILL, RunWarning
 
 ROUNDS_FILE: Final = "rounds.jsonl"
 #: Clients of which three are the worst tenth.
@@ -40,8 +41,9 @@ Metrics = Annotated[Mapping[str, float], BeforeValidator(_finite_only)]
 @dataclass(frozen=True)
 class ClientRecord:
     """One client in one round. ``fate``: ``counted``, or what became of its update instead. ``staleness``: how many
-    versions late each of its counted updates was; it may have given two, and bytes and seconds are of both.
-    ``metrics``: over so many examples as it ``held_out``."""
+    versions late each of its counted updates was; it may have given two, and bytes, seconds and energies are of both.
+    ``metrics``: over so many examples as it ``held_out``. ``given`` and ``lost``: energies (sums of squares) of what
+    its codec was given, with what feedback added, and of what did not arrive of that; by its own account."""
 
     fate: str = "counted"
     staleness: tuple[int, ...] = ()
@@ -53,6 +55,8 @@ class ClientRecord:
     held_out: int = 0
     train_seconds: float = 0.0
     encode_seconds: float = 0.0
+    given: float = 0.0
+    lost: float = 0.0
     epsilon: float = 0.0
 
 
@@ -63,9 +67,20 @@ class RoundRecord:
     ``metrics`` are the server's, of the model *after* this round; ``client_metrics`` are example-weighted means of what
     clients reported on the model that *arrived*, which is the one after the round before, and ``client_accuracy`` is
     the spread of their accuracies, every client counting once. What a client measures is the model it would use: its
-    personal one, where the strategy has one. ``epsilon``: the most that anybody has spent so far. Under central
-    privacy, and with ``privacy.min_cohort``, nothing is written down of single clients. An ``evaluation`` is the last
-    line, if any: clients fetched the final model and measured it; nobody trained.
+    personal one, where the strategy has one. ``not_finite`` names metrics that were NaN or infinite, as
+    ``metrics.loss``. ``diverged``: how many declined because training gave no finite numbers. ``epsilon``: the most
+    that anybody has spent so far. Under central privacy, and with ``privacy.min_cohort``, nothing is written down of
+    single clients. An ``evaluation`` is the last line, if any: clients fetched the final model and measured it; nobody
+    trained.
+
+    Fidelity is the share of the energy (sum of squares) of what a codec was given that arrives; what feedback adds is
+    given too, and with feedback what one payload loses a later one carries. ``fidelity_up``: of the counted updates
+    together, as devices report it. ``fidelity_aggregate``: of their mean, an estimate, because no server sees what was
+    lost: errors of clients are taken for independent of each other and of what arrived. Where clients lose the same
+    parts of similar updates, it says too much. ``fidelity_down``: of the new version's payload, a change of the one
+    before, or a whole model. None where nothing was given, or privacy does not let it out. All three are of weights,
+    which are coded apart from statistics and frozen tensors. ``moved``: the L2 norm of the weights' change from the
+    version before to the new one over the former's, on the server or as devices see it, whichever is less.
     """
 
     round: int
@@ -76,15 +91,22 @@ class RoundRecord:
     late: int = 0
     rejected: int = 0
     declined: int = 0
+    diverged: int = 0
     train_loss: Measure = None
     metrics: Metrics = field(default_factory=dict)
     client_metrics: Metrics = field(default_factory=dict)
     client_accuracy: Spread | None = None
+    not_finite: tuple[str, ...] = ()
     bytes_up: int = 0
     bytes_up_uncompressed: int = 0
     bytes_down: int = 0
     bytes_down_uncompressed: int = 0
+    fidelity_up: Measure = None
+    fidelity_aggregate: Measure = None
+    fidelity_down: Measure = None
+    moved: Measure = None
     epsilon: float = 0.0
+    warnings: tuple[RunWarning, ...] = ()
     clients: Mapping[str, ClientRecord] = field(default_factory=dict)
     evaluation: bool = False
 
@@ -169,6 +191,23 @@ def stale(rounds: Iterable[RoundRecord]) -> bool:
 def trained(rounds: Iterable[RoundRecord]) -> list[RoundRecord]:
     """The rounds in which clients trained: neither the initial evaluation nor the final one."""
     return [r for r in rounds if r.round and not r.evaluation]
+
+
+def loss_is_lost(rounds: Iterable[RoundRecord]) -> bool:
+    """The last loss of the model that was measured is NaN or infinite: the server's or, where it measures none, that of
+    clients, if they had any before."""
+    rounds = list(rounds)
+    served = [r for r in rounds if "loss" in r.metrics or SERVER_LOSS in r.not_finite]
+    if served:
+        return SERVER_LOSS in served[-1].not_finite
+    told = [r for r in rounds if "loss" in r.client_metrics or CLIENTS_LOSS in r.not_finite]
+    return bool(told) and "loss" not in told[-1].client_metrics and any("loss" in r.client_metrics for r in told)
+
+
+def never_moved(rounds: Iterable[RoundRecord]) -> bool:
+    """Clients trained, and the model that they share is still the first one."""
+    moved = [r.moved for r in trained(rounds) if r.updates and r.moved is not None]
+    return bool(moved) and max(moved) < STILL
 
 
 def latest(rounds: Iterable[RoundRecord]) -> dict[str, ClientRecord]:

@@ -20,12 +20,12 @@ from fedpress.plan import load
 from fedpress.server.tickets import learning_rate
 from fedpress.simulations import distortion, units
 from fedpress.simulations.records import RoundRecord, curve, latest, on_clients, own, stale, trained
-from fedpress.simulations.results import REPORT_FILE, Result, Summary
+from fedpress.simulations.results import REPORT_FILE, Result, Summary, warning_words
 
 _TEMPLATE: Final = "report.html.j2"
 _PLAN: Final = "plan.toml"
 #: Columns of the table of rounds that are there if a round has something to say in them.
-_COUNTS: Final = ("late", "rejected", "declined")
+_COUNTS: Final = ("late", "rejected", "declined", "diverged")
 
 
 class Tile(NamedTuple):
@@ -113,6 +113,8 @@ def _facts(result: Result, baseline: Result | None) -> dict[str, Any]:
         "curves": {metric: dict(curve(result.rounds, metric)) for metric in ("accuracy", "loss")},
         "own": spreads if len(spreads) > 1 else {},
         "rates": rates(result.run_dir / _PLAN, result.rounds),
+        "warnings": [*([summary.failed] if summary.failed else ()), *map(warning_words, summary.warnings)],
+        "fidelity": any(r.fidelity_up is not None or r.fidelity_down is not None for r in result.rounds),
         "counts": [count for count in _COUNTS if any(getattr(r, count) for r in result.rounds)],
         "stale": stale(result.rounds),
         "plan": plan,
@@ -155,6 +157,11 @@ def tiles(summary: Summary, reference: float | None, on_clients: bool = False) -
         Tile("Less download", down, f"{units.size(s.bytes_down)} of {units.size(s.bytes_down_uncompressed)}"),
         Tile("Bits per parameter", f"{s.bits_up:.2f} up", f"{s.bits_down:.2f} down, of 32"),
     ]
+    f = s.fidelity
+    if f.up is not None:
+        found.append(Tile("Fidelity up", units.share(f.up), f"worst round {units.share(f.worst or 0.0)}"))
+    if f.down is not None:
+        found.append(Tile("Fidelity down", units.share(f.down), "of what downloads were given"))
     if s.epsilon is not None:
         found.append(Tile("Epsilon spent", f"{s.epsilon:.2f}", "at most, by any client"))
     return [tile._replace(note=tile.note.replace(" %", "\N{NO-BREAK SPACE}%")) for tile in found]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import fsum
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ from fedpress.simulations.records import (
     curve,
     first_fault,
     latest,
+    loss_is_lost,
+    never_moved,
     on_clients,
     read_rounds,
     trained,
@@ -50,6 +53,27 @@ REPORT_FILE: Final = "report.html"
 
 
 @dataclass(frozen=True)
+class Counted:
+    """A warning that came up in a run: its ``kind``, the first ``round`` and in how many ``rounds``, its last text."""
+
+    kind: str
+    round: int
+    rounds: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Of a run's updates, their aggregate and its downloads: means over rounds, and the ``worst`` round's updates. See
+    ``RoundRecord``."""
+
+    up: Measure = None
+    worst: Measure = None
+    aggregate: Measure = None
+    down: Measure = None
+
+
+@dataclass(frozen=True)
 class Summary:
     """``summary.json``. What a run has no value for is None here and absent there.
 
@@ -58,6 +82,7 @@ class Summary:
     ``seconds`` are virtual where there are ``wall_seconds``, which is what this machine took for the simulation.
     ``best_round``: the round whose model is best by ``stop.metric``, ``best_accuracy`` that model's accuracy and
     ``best_checkpoint`` its file in the run's directory. ``stopped``: why the run ended before its last round.
+    ``failed``: why the run did not do its job, where it did not: the command line then ends with exit code 1.
     """
 
     name: str
@@ -81,6 +106,9 @@ class Summary:
     best_round: int | None = None
     best_checkpoint: str | None = None
     stopped: str | None = None
+    failed: str | None = None
+    warnings: tuple[Counted, ...] = ()
+    fidelity: Fidelity = Fidelity()
     personal_accuracy: Measure = None
     personal_deviation: Measure = None
     personal_worst_decile: Measure = None
@@ -162,13 +190,14 @@ def summarise(
     baseline: Summary | None = None,
     wall_seconds: float | None = None,
     ended: str = "",
+    diverged: bool = False,
 ) -> Summary:
     """The summary of a run.
 
     ``parameters``: of the model that travels. ``model``: its content hash at the end. ``clients``: how many there were.
     ``wire_up`` and ``wire_down``: bytes of all messages with envelopes; inline, what they would be.
     ``baseline``: the uncompressed run of the same seed. ``wall_seconds``: of a run in virtual time.
-    ``ended``: why it did.
+    ``ended``: why it did. ``diverged``: because there were no finite numbers any more.
     """
     accuracies = curve(rounds)
     standing = Standing(plan.stop)
@@ -200,6 +229,9 @@ def summarise(
         best_round=best_round,
         best_checkpoint=BEST_FILE if best_round is not None else None,
         stopped=ended if ended and done < plan.run.rounds else None,
+        failed=_failure(rounds, ended, diverged, bool(standing.reason)) or None,
+        warnings=tuple(_counted(rounds)),
+        fidelity=_fidelity(rounds),
         personal_accuracy=personal.mean if personal else None,
         personal_deviation=personal.deviation if personal else None,
         personal_worst_decile=personal.worst_decile if personal else None,
@@ -211,8 +243,51 @@ def summarise(
     )
 
 
+def _failure(rounds: Sequence[RoundRecord], ended: str, diverged: bool, enough: bool) -> str:
+    """Why the run did not do its job; "" where it did. ``enough``: it came to what the plan stops at."""
+    because = f" ({ended})" if ended and diverged else ""
+    if diverged:
+        return f"The run diverged{because}. Lower train.lr, or set train.max_grad_norm."
+    if not enough and not any(r.updates for r in trained(rounds)):
+        return (
+            f"Not one update was counted{f' ({ended})' if ended else ''}: the model is the one that the run began with."
+        )
+    if loss_is_lost(rounds):
+        return "The last model's loss is NaN or infinite. Lower train.lr, or set train.max_grad_norm."
+    if never_moved(rounds):
+        return (
+            "The model never moved, although clients trained. Raise train.lr, or set upload.codec and download.codec "
+            "to finer codecs."
+        )
+    return ""
+
+
+def _counted(rounds: Iterable[RoundRecord]) -> Iterable[Counted]:
+    """Warnings by kind, in the order in which they came up."""
+    found: dict[str, Counted] = {}
+    for record in rounds:
+        for warning in record.warnings:
+            was = found.get(warning.kind, Counted(warning.kind, warning.round, 0, ""))
+            found[warning.kind] = replace(was, rounds=was.rounds + 1, text=warning.text)
+    return found.values()
+
+
+def _fidelity(rounds: Iterable[RoundRecord]) -> Fidelity:
+    """Means of the rounds that have a value."""
+    rounds = trained(rounds)
+    up = [r.fidelity_up for r in rounds if r.fidelity_up is not None]
+    aggregate = [r.fidelity_aggregate for r in rounds if r.fidelity_aggregate is not None]
+    down = [r.fidelity_down for r in rounds if r.fidelity_down is not None]
+    return Fidelity(_mean(up), min(up, default=None), _mean(aggregate), _mean(down))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fsum(values) / len(values) if values else None
+
+
 def table(result: Result) -> Table:
-    """The closing table: accuracy and bytes against the uncompressed run, rounds, time, the path of the report."""
+    """The closing table: accuracy and bytes against the uncompressed run, fidelity, rounds, time, where the report is;
+    and what the run warns of."""
     s = result.summary
     rows = {
         "accuracy": _accuracy(s) + " on clients, by examples" * on_clients(result.rounds),
@@ -220,6 +295,7 @@ def table(result: Result) -> Table:
         "uploaded": _traffic(s.bytes_up, s.bytes_up_uncompressed),
         "downloaded": _traffic(s.bytes_down, s.bytes_down_uncompressed),
         "bits per parameter": f"{s.bits_up:.2f} up, {s.bits_down:.2f} down, of 32",
+        "fidelity": fidelity_words(s.fidelity) or None,
         "with envelopes": f"{units.size(s.wire_up)} up, {units.size(s.wire_down)} down" if s.wire_up else None,
         "epsilon spent": f"{s.epsilon:.2f} at most" if s.epsilon is not None else None,
         "rounds": f"{s.rounds} with {s.clients} clients",
@@ -234,7 +310,26 @@ def table(result: Result) -> Table:
     for name, value in rows.items():
         if value is not None:
             out.add_row(Text(name), Text(value))
+    for warning in s.warnings:
+        out.add_row(Text("warning"), Text(warning_words(warning)), style="yellow")
+    if s.failed:
+        out.add_row(Text("failed"), Text(s.failed), style="bold red")
     return out
+
+
+def fidelity_words(f: Fidelity) -> str:
+    """``up 52.0 % (worst round 31.0 %), aggregate 60.0 %, down 48.0 %``; "" where none is known."""
+    worst = f" (worst round {units.share(f.worst)})" if f.worst is not None else ""
+    parts = [f"up {units.share(f.up)}{worst}"] if f.up is not None else []
+    parts += [f"aggregate {units.share(f.aggregate)}"] if f.aggregate is not None else []
+    parts += [f"down {units.share(f.down)}"] if f.down is not None else []
+    return ", ".join(parts)
+
+
+def warning_words(warning: Counted) -> str:
+    """Its text, and how often it came up."""
+    since = f" Seen in {warning.rounds} rounds, first in round {warning.round}." if warning.rounds > 1 else ""
+    return warning.text + since
 
 
 def _accuracy(s: Summary) -> str:

@@ -56,12 +56,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A round's updates: the weighted mean of them and of their facts, how many, of how many clients enrolled."""
+    """A round's updates: the weighted mean of them and of their facts, how many, of how many clients enrolled.
+
+    ``lost``: the energy of the mean's error, estimated from what clients say that their codecs lost, as if errors of
+    clients were independent; 0 where nobody says so.
+    """
 
     mean: Tensors
     counted: int
     population: int
     facts: Mapping[str, float] = field(default_factory=dict)
+    lost: float = 0.0
 
 
 class Strategy(Protocol):

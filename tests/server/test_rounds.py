@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fedpress.compression.codec import Loss, energy
 from fedpress.params import Spec
 from fedpress.protos import fleet_pb2 as pb
+from fedpress.server.aggregate import Gathering
 from fedpress.server.choice import Choice
 from fedpress.server.leases import Fate, Lease
-from fedpress.server.rounds import Cover, evaluation_record, round_record
+from fedpress.server.rounds import Cover, Outcome, diverged, evaluation_record, fidelity, round_record, with_metrics
 from fedpress.server.store import Client, Store, Traffic
+from fedpress.server.strategies import Share
 
 SPEC = Spec.of({"w": np.zeros((2, 3), np.float32)})
 TRAFFIC = Traffic(100, 200, 1)
@@ -89,3 +93,66 @@ def test_of_a_client_with_two_leases_in_a_round_the_one_that_counted_says_what_i
     client = record["clients"]["a"]
     assert (client["fate"], client["examples"], client["bytes_up"]) == ("counted", 7, 200)
     assert record["client_accuracy"]["clients"] == 1
+
+
+def test_fidelity_of_updates_is_over_their_energy_and_of_two_leases_of_a_client_both_count(store: Store) -> None:
+    ended(store, Lease("ta", "a", 1), pb.Report(examples=1, given=8.0, lost=2.0))
+    ended(store, Lease("tb", "b", 1), pb.Report(examples=100, given=1.0, lost=1.0))
+    ended(store, Lease("tc", "a", 1), pb.Report(examples=1, given=1.0, lost=0.0))
+    record = round_record(store, 1, SPEC, 1.0, 1.0, Cover(), Outcome(Loss(4.0, 1.0), Loss(2.0, 0.5), 0.25))
+    assert record["fidelity_up"] == pytest.approx(0.7)
+    assert (record["fidelity_aggregate"], record["fidelity_down"], record["moved"]) == (0.75, 0.75, 0.25)
+    assert (record["clients"]["a"]["given"], record["clients"]["a"]["lost"]) == (9.0, 2.0)
+
+
+def test_where_nothing_was_given_or_said_no_fidelity_is_known(store: Store) -> None:
+    assert fidelity(None) is None
+    assert fidelity(Loss(0.0, 0.0)) is None
+    assert fidelity(Loss(1.0, 3.0)) == 0.0
+    ended(store, Lease("ta", "a", 1), pb.Report(examples=1))
+    record = round_record(store, 1, SPEC, 1.0, 1.0, Cover(), Outcome(Loss(4.0, 0.0)))
+    assert (record["fidelity_up"], record["fidelity_aggregate"]) == (None, None)
+
+
+@pytest.mark.parametrize("cover", [Cover(noised=True), Cover(least=3)])
+def test_the_fidelity_of_few_updates_or_without_noise_does_not_leave(store: Store, cover: Cover) -> None:
+    for i in range(2):
+        ended(store, Lease(f"t{i}", f"c{i}", 1), pb.Report(examples=1, given=1.0, lost=0.5))
+    record = round_record(store, 1, SPEC, 1.0, 1.0, cover, Outcome(Loss(1.0, 0.1), Loss(1.0, 0.25), 0.5))
+    assert (record["fidelity_up"], record["fidelity_aggregate"], record["clients"]) == (None, None, {})
+    assert (record["fidelity_down"], record["moved"]) == (0.75, 0.5)  # of what is published
+
+
+def test_who_declined_because_training_diverged_is_counted(store: Store) -> None:
+    ended(store, Lease("ta", "a", 1), pb.Report(examples=1))
+    ended(store, Lease("tb", "b", 1), pb.Report(loss=math.nan), fate=Fate.DECLINED)
+    record = round_record(store, 1, SPEC, 1.0, 1.0)
+    assert (record["declined"], record["diverged"], record["clients"]["b"]["loss"]) == (1, 1, None)
+    assert diverged(store, 1)
+    for i in range(2):
+        ended(store, Lease(f"t{i}", f"c{i}", 1), pb.Report(), fate=Fate.DECLINED)
+    assert not diverged(store, 1)
+
+
+def test_a_metric_that_is_no_number_is_none_and_named(store: Store) -> None:
+    record = with_metrics(round_record(store, 0, SPEC, 0.0, 0.0), {"loss": math.nan, "auc": math.inf, "accuracy": 0.5})
+    assert record["metrics"] == {"loss": None, "auc": None, "accuracy": 0.5}
+    assert record["not_finite"] == ["metrics.auc", "metrics.loss"]
+
+
+def test_the_estimate_of_the_aggregates_loss_is_right_for_independent_errors() -> None:
+    """Errors in random directions: the energy of the weighted mean's error is what the formula says, within a tenth."""
+    rng, spec = np.random.default_rng(0), Spec.of({"w": np.zeros(20_000, np.float32)})
+    weights, common = (1.0, 2.0, 5.0), rng.normal(size=20_000)
+    gathering, true, total = Gathering(spec), np.zeros(20_000), sum(weights)
+    for weight in weights:
+        error = weight * rng.normal(size=20_000)
+        update = {"w": (common - error).astype(np.float32)}
+        gathering.fold(update, Share(weight, scale=0.5), float(np.sum(error**2)))
+        true += 0.5 * weight * error / total
+    found = gathering.aggregate(3)
+    assert found.lost == pytest.approx(float(np.sum(true**2)), rel=0.1)
+    assert energy(found.mean) > 0
+    gathering.clear()
+    gathering.fold({"w": common.astype(np.float32)}, Share(1.0))
+    assert gathering.aggregate(1).lost == 0.0

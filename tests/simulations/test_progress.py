@@ -157,6 +157,14 @@ def test_work_goes_on_over_the_end_of_a_round_where_updates_may_be_late(tmp_path
     assert "clients 3/3  staleness 1.0, at most 2  1.00 s" in line(record, 4)
 
 
+def test_a_warning_and_a_loss_that_is_no_number_are_shown(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(plans.load(None, [f"run.out={tmp_path}"]), console) as shown:
+        shown.run(events.Warned("loss", 2, "Expected a finite loss."))
+    assert "warning: Expected a finite loss." in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "loss not finite" in line(RoundRecord(2, metrics={"accuracy": 0.1}, not_finite=("metrics.loss",)), 3)
+
+
 def test_sparkline() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 40) == "▁▂▃▄▅▆▇█"
     assert sparkline([1, 1], 40) == "▁▁"
