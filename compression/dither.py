@@ -12,7 +12,9 @@ thousand parameters this saves 5 to 8 % of the bits at a rate of 2, 18 to 26 % a
 
 Deviation from the papers: were u drawn from the round's seed alone, all clients would make nearly the same error where
 their updates are alike, and no averaging would take it out. Two bytes of the sender's own randomness, the salt, go into
-u and into the payload. Scalar, where UVeQFed has lattices of two dimensions.
+u and into the payload, drawn again while more is lost than ``1 - keeps`` of the energy, as happens to few numbers: what
+is lost depends on the noise alone, is as likely to either side, and stays zero in the mean. Scalar, where UVeQFed has
+lattices of two dimensions.
 
 Payload: the step (a bfloat16; 0: nothing but zeros, and nothing follows), the salt, the levels.
 """
@@ -37,6 +39,8 @@ from fedpress.params import Spec, Tensors, flatten, unflatten
 
 _LIMIT: Final = 32767
 _LARGEST: Final = 2.0**112
+#: Salts that are drawn at most. About every second one will do; none where the step had to be wider than the rate says.
+_TRIES: Final = 64
 _HEAD: Final = scales.WIDTH + 2
 #: How near u must be to a half for a level other than zero to be thought likely, more likely, and very likely.
 _NEAR: Final = (0.35, 0.2, 0.08)
@@ -66,12 +70,23 @@ class Dither(Stage):
         step = self._step(x)
         if not step[0]:
             return Wire(scales.ZERO, {}), state
-        salt = int(rng.u64(1)[0]) & 0xFFFF
-        u = _noise(context.seed, salt, x.size)
-        levels = np.clip(np.rint(x / step + u), -_LIMIT, _LIMIT).astype(np.int16)
+        salt, u, levels = self._drawn(x, step, context, rng)
         head = scales.to_bytes(step) + salt.to_bytes(2, "little")
         # Of all sizes with contexts, for they alone know the noise.
         return Wire(head + entropy.encode(levels, spec, _LIMIT, "context", partial(_hint, u)), {}), state
+
+    def _drawn(
+        self, x: NDArray[np.float32], step: NDArray[np.float32], context: Context, rng: Stream
+    ) -> tuple[int, NDArray[np.float32], NDArray[np.int16]]:
+        """A salt, its noise, and the levels, which lose no more than may be."""
+        most = (1 - self.keeps) * kernels.sum_squares(x) if self.keeps >= 0 else math.inf
+        for _ in range(_TRIES):
+            salt = int(rng.u64(1)[0]) & 0xFFFF
+            u = _noise(context.seed, salt, x.size)
+            levels = np.clip(np.rint(x / step + u), -_LIMIT, _LIMIT).astype(np.int16)
+            if kernels.sum_squares(x - (levels.astype(np.float32) - u) * step) <= most:
+                break
+        return salt, u, levels
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """Raises DecodeError."""

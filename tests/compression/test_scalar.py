@@ -150,6 +150,15 @@ def test_the_error_is_uniform_whatever_the_number() -> None:
         assert np.mean(np.square(error)) == pytest.approx(step**2 / 12, rel=0.08)
 
 
+@pytest.mark.parametrize("rate", [1.0, 2.0, 2.85, 3.3])
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 64, 700])
+def test_no_draw_loses_more_than_is_promised(rate: float, size: int) -> None:
+    for x in (np.ones(size), normal(size), np.eye(1, size)[0], 2.0 ** -np.arange(size).clip(max=60)):
+        for seed in range(20):
+            lost = np.sum(np.square(through(Dither(rate), x, seed, seed).astype(np.float64) - np.float32(x)))
+            assert lost <= (1 - Dither(rate).keeps) * np.sum(np.square(np.float32(x), dtype=np.float64)) * (1 + 1e-6)
+
+
 def test_knowing_the_noise_saves_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     x = {"x": (normal(20000) ** 3).reshape(100, 200)}
     informed = len(seal(Dither(6.0), x, NOTHING, Context(), Stream(0))[0])
