@@ -23,10 +23,10 @@ from fedpress.compression.grouped import per_group
 from fedpress.compression.memory import tag
 from fedpress.compression.payload import sealed, unseal
 from fedpress.compression.registry import parse
-from fedpress.compression.statistics import rounded
+from fedpress.compression.statistics import change
 from fedpress.compression.stream import Stream
 from fedpress.errors import BudgetSpent, SpecError
-from fedpress.params import Spec, Tensors, finite, subtract
+from fedpress.params import Spec, Tensors, finite
 from fedpress.privacy import accounting
 from fedpress.privacy.accounting import History
 from fedpress.protos import fleet_pb2 as pb
@@ -113,8 +113,8 @@ def perform(
 
     trained = {n: a if n in spec.named("frozen") else outcome.shared.get(n, a) for n, a in shared.items()}
     plain = parse(ticket.upload_codec)
-    delta = subtract(rounded(trained, spec, plain), shared)
-    if not (finite(delta) and finite(outcome.own)):
+    delta = change(trained, shared, spec, plain)
+    if not (finite(trained) and finite(delta) and finite(outcome.own)):
         return Declined(f"{DIVERGED}: the model is not finite; lower train.lr", history)
     codec = per_group(plain, spec)
     residual = _state(kept, codec, spec)

@@ -22,8 +22,8 @@ with a codec whose sums are exact (``ladder``): its steps are powers of two, and
 Every weight in a seen model is then a whole multiple m of the finest of them, g, and while |m| < 2**24 (weights up to
 256 times their tensor's largest initial one, unless steps are finer than the grid) float32 holds it and every sum and
 difference of two without rounding; there is no negative zero, since x + 0, x - x and a step's multiples give none. The
-same goes for statistics, of 8 bits of mantissa, that change by no more than orders of magnitude. So a seen model does
-not depend on the path that led to it; the difference of any two is a whole multiple of some step, which
+same goes for nearly all statistics, whose changes have 8 bits of mantissa. So a seen model does not depend on the path
+that led to it; the difference of any two is a whole multiple of some step, which
 ``DeadZone.exact`` codes without loss. The server checks the result's hash before it offers a direct delta, so that
 numbers beyond that range cost bytes, never a wrong model.
 """
@@ -45,7 +45,7 @@ from fedpress.compression.payload import Sealed, max_bytes, seal, sealed, unseal
 from fedpress.compression.predict import Predict
 from fedpress.compression.raw import Raw
 from fedpress.compression.registry import ids_of, parse
-from fedpress.compression.statistics import rounded, to_bfloat16
+from fedpress.compression.statistics import change, to_bfloat16
 from fedpress.compression.stream import Stream
 from fedpress.compression.wrapper import INSTEAD
 from fedpress.errors import CodecError, DecodeError, SpecError
@@ -130,11 +130,10 @@ class Publisher:
             model = origin(exact, self.spec)
             return Step(Link("", True, "", content_hash(model), 0), b"", model, None, Loss(0.0, 0.0))
         base, base_hash = (None, "") if self.mode == "full" else (seen, seen_hash)
-        target = rounded(exact, self.spec, self.codec)
-        change = target if base is None else subtract(target, base)
-        codec, made = self.codec, self._sealed(self.codec, change, base_hash, version)
+        given = exact if base is None else change(exact, base, self.spec, self.codec)
+        codec, made = self.codec, self._sealed(self.codec, given, base_hash, version)
         if base is not None and made.loss.lost > (1 - PROGRESS) * made.loss.given:
-            codec, made = INSTEAD, self._sealed(INSTEAD, change, base_hash, version)
+            codec, made = INSTEAD, self._sealed(INSTEAD, given, base_hash, version)
         model, added = _apply(codec, base, base_hash, made.payload, self.spec)
         link = Link(codec.text, base is None, base_hash, content_hash(model), len(made.payload))
         return Step(link, made.payload, model, added, made.loss)
