@@ -7,12 +7,15 @@ blob is encoded once and sent to all devices on the same base.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from fedpress.compression.codec import Loss
-from fedpress.compression.download import Link, Publisher, decode_change, rebuild, recipe, snapshot
+import numpy as np
+
+from fedpress.compression.codec import Loss, energy
+from fedpress.compression.download import Link, Publisher, Step, decode_change, rebuild, recipe, snapshot
 from fedpress.compression.registry import parse
 from fedpress.errors import CodecError, DecodeError, PlanError, StoreError
 from fedpress.params import Spec, Tensors, content_hash, subtract
