@@ -9,8 +9,8 @@
     *Fewer clients* share a mean: finer for it. *Clients that come rarely* are coded finer too, for what one of their
     updates loses is stale when it comes back, and nothing is predicted for them.
 
-    *Downloads* are the same to all devices. Where all come each round, a dithered delta, finer in the first rounds,
-    which decide where a run goes; else steps that add up exactly, so that whoever missed versions gets one delta
+    *Downloads* are the same to all devices, and nothing averages their noise out: they are finer. Where all come each
+    round, a dithered delta; else steps that add up exactly, so that whoever missed versions gets one delta
     (``compression.download``).
 
     *A model so small* that its messages weigh more than its numbers is sent nearly as it is.
@@ -40,8 +40,8 @@ _NEARLY_EXACT: Final = 0.002
 #: The rate of dithered uploads by the clients in a round's mean, and of those of clients that come rarely.
 _RATES: Final = ((8, 2.85), (4, 2.5), (0, 2.0))
 _RARE_RATE: Final = 2.0
-#: The rate of dithered downloads in the first round and in the last, and what deltas that add up may lose.
-_DOWN_RATES: Final = (1.5, 2.5)
+#: The rate of dithered downloads, and what deltas that add up may lose.
+_DOWN_RATE: Final = 1.5
 _LATTICE_LOSS: Final = 0.2
 _PRIVATE_RATE: Final = 1.5
 #: What stands before uploads of clients that come often, and rarely: less than this share of the rounds.
@@ -55,28 +55,20 @@ class Facts:
     """What is known when a codec is chosen.
 
     ``parameters``: of what travels. ``cohort``: clients whose updates make a round. ``often``: each of them comes in
-    half of the rounds at least. ``round``: from 1, of ``rounds``. ``private``: updates carry noise, or are clipped and
-    get some.
+    half of the rounds at least. ``private``: updates carry noise, or are clipped and get some.
     """
 
     parameters: int
     cohort: int
     often: bool
-    round: int
-    rounds: int
     private: bool = False
 
     @classmethod
-    def of(cls, plan: Plan, parameters: int, round_: int) -> Facts:
-        """Of a plan's round."""
+    def of(cls, plan: Plan, parameters: int) -> Facts:
+        """Of a plan's rounds."""
         cohort = plan.cohort.buffer or plan.cohort_size(plan.clients.count)
         often = not plan.cohort.buffer and plan.cohort.fraction >= _OFTEN
-        return cls(parameters, cohort, often, round_, plan.run.rounds, plan.privacy.mode != "none")
-
-    @property
-    def progress(self) -> float:
-        """The share of the rounds that are over, 0 to 1."""
-        return min(1.0, max(0.0, (self.round - 1) / max(1, self.rounds - 1)))
+        return cls(parameters, cohort, often, plan.privacy.mode != "none")
 
 
 class Choice(NamedTuple):
@@ -109,14 +101,12 @@ def upload(facts: Facts, floor: float = 0.0) -> Choice:
 
 
 def download(facts: Facts, floor: float = 0.0) -> Choice:
-    """The codec of the version that devices fetch in ``facts.round``."""
+    """The codec of the versions that devices fetch."""
     if facts.parameters <= _TINY:
         return Choice(_lattice(_NEARLY_EXACT, floor), "a model smaller than its messages: nearly exact")
     if facts.private or not facts.often:
         return Choice(_lattice(_LATTICE_LOSS, floor), "clients come rarely: deltas that add up")
-    first, last = _DOWN_RATES
-    rate = first + (last - first) * facts.progress
-    return Choice(_dithered("", rate, floor), f"dithered, after {100 * facts.progress:.0f} % of the rounds")
+    return Choice(_dithered("", _DOWN_RATE, floor), "dithered")
 
 
 def possible(settings: Upload | Download) -> tuple[str, ...]:

@@ -6,7 +6,7 @@
 
 A client's statistic is its value, not a change: a late one is taken as it is beside the newest version, not added to
 it, so that a mean of variances is a variance. What a lossy codec made of it may still be none: a variance that falls
-keeps at least ``1 / 16`` of itself in one version. At 0 a normalisation layer would multiply its inputs by
+keeps at least ``1 / 64`` of itself in one version. At 0 a normalisation layer would multiply its inputs by
 ``1 / sqrt(eps)``. Under central privacy nothing of statistics is released, and they stay as the run began.
 """
 
@@ -21,7 +21,7 @@ from fedpress.params import Array, Spec, Tensors, add, subtract
 from fedpress.server.strategies import Aggregate, Arrival, Strategy
 
 #: The least share of itself that a variance keeps in one version.
-_LEAST: Final = np.float32(1 / 16)
+_LEAST: Final = np.float32(1 / 64)
 
 
 def weights(spec: Spec) -> Spec:

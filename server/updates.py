@@ -74,7 +74,7 @@ class Updates:
     def _choose(self, lease: Lease) -> Choice:
         settings = self._plan.upload
         if settings.codec == AUTO:
-            return upload(Facts.of(self._plan, self._spec.size, lease.round), settings.floor)
+            return upload(Facts.of(self._plan, self._spec.size), settings.floor)
         progress = (lease.round - 1) / max(1, self._plan.run.rounds - 1)
         return Choice(scheduled(parse_codec(settings.codec).text, settings.rate_end, progress), "")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from fedpress.plan import Plan
 from fedpress.protos import fleet_pb2 as pb
 from fedpress.protos.names import SHORT
 from fedpress.sections import AUTO
-from fedpress.server.choice import Facts, download, possible
+from fedpress.server.choice import Facts, download
 from fedpress.server.store import Store
 
 #: Versions between two that the store keeps whole, as devices see them; the others are sums of payloads that it has.
@@ -44,7 +44,7 @@ class Versions:
     """The latest version and the history of how to get there. Lives on the store's thread."""
 
     def __init__(self, plan: Plan, spec: Spec, store: Store) -> None:
-        settings, self._plan = plan.download, plan
+        settings = plan.download
         self._publisher = publisher(plan, spec)
         self._full = settings.mode == "full"
         self._keep = 1 if self._full else settings.history
@@ -94,7 +94,7 @@ class Versions:
         self._bases.clear()
         if self._full:
             self._history, self._seen = [], {}
-        step = self._publisher_of(number).publish(exact, self._seen or None, self.hash, number)
+        step = self._publisher.publish(exact, self._seen or None, self.hash, number)
         self.loss = step.loss
         self.moved = self._moved(before, was, step) if was and self._spec.size else None
         version = Version(number, step.link, _sha(step.payload), step.payload)
@@ -111,14 +111,6 @@ class Versions:
         self._history = [*self._history, version][-self._keep :]
         self._hashes = self._store.versions.hashes()
         self._seen, self.step = step.seen, step.change
-
-    def _publisher_of(self, number: int) -> Publisher:
-        """What makes the version after round ``number``, which devices fetch in the next one."""
-        settings = self._plan.download
-        if settings.codec != AUTO:
-            return self._publisher
-        facts = Facts.of(self._plan, self._spec.size, number + 1)
-        return replace(self._publisher, codec=parse(download(facts, settings.floor).codec))
 
     def _moved(self, before: Tensors, was: str, step: Step) -> float:
         """See ``moved``. Of whole models, of which the last one is gone, only the hash tells what devices see."""
@@ -262,8 +254,10 @@ class Versions:
 
 def publisher(plan: Plan, spec: Spec) -> Publisher:
     """What makes the plan's downloads. Raises PlanError for a codec that cannot serve them."""
+    settings = plan.download
+    text = download(Facts.of(plan, spec.size), settings.floor).codec if settings.codec == AUTO else settings.codec
     try:
-        return Publisher(parse(possible(plan.download)[0]), plan.download.mode, spec)
+        return Publisher(parse(text), settings.mode, spec)
     except CodecError as error:
         raise PlanError(f"{error} (download.codec)") from error
 

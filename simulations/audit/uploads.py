@@ -90,7 +90,7 @@ def _seen(problem: Problem, one: Split, victim: int) -> Iterator[tuple[str, Tens
     trainer = problem.trainer_on(ClientData(one, one.take(np.zeros(1, np.bool_))))
     text = plan.upload.codec
     if text == AUTO:
-        text = upload(Facts.of(plan, spec.size, 1), plan.upload.floor).codec
+        text = upload(Facts.of(plan, spec.size), plan.upload.floor).codec
     privacy = local_privacy(plan) if plan.privacy.mode == "local" else None
     noised = ", noised," if privacy else ""
     yield "the bare update", _update(trainer, plan, base, victim, 1, None)

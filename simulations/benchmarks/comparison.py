@@ -3,7 +3,8 @@
 Accuracy is the server's, on held-out data, after the last round. Bits per parameter are those of the mean update and of
 the mean model download: by payload bytes, and by whole messages as gRPC would carry them (HTTP/2's own framing aside).
 The *target* is the uncompressed run's final accuracy less one point. It is reached in the first round whose accuracy,
-averaged with the two before, is no lower; the ratio to it is between payload bytes sent until then.
+averaged with the two before, is no lower; the ratio to it is between payload bytes sent until then, and stands beside
+the rounds that it took: fewer bytes in more rounds are energy on a phone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _SMOOTH: Final = 3
 class Line:
     """An arm on a task, over its seeds. ``ratio``: of the uncompressed runs' bytes to its own.
 
-    ``reached``: by how many seeds the target was; ``ratio_to_target`` is over those, 0 if there are none.
+    ``reached``: by how many seeds the target was; ``ratio_to_target`` is over those, 0 if there are none, and so is
+    ``rounds_to_target``, its rounds over the uncompressed runs'.
     """
 
     task: str
@@ -44,16 +46,17 @@ class Line:
     message_ratio: float
     reached: int
     ratio_to_target: float
+    rounds_to_target: float
 
 
 def compare(task: str, arm: str, theirs: Sequence[Result], ours: Sequence[Result]) -> Line:
     """An arm's runs (``ours``) beside the uncompressed ones (``theirs``), seed by seed."""
     accuracies = [_accuracy(run) for run in ours]
     pairs = [
-        (_bytes_until(a, _accuracy(a) - _LOSS), _bytes_until(b, _accuracy(a) - _LOSS))
+        (there, here)
         for a, b in zip(theirs, ours, strict=True)
+        if (there := reached(a, _accuracy(a) - _LOSS)) and (here := reached(b, _accuracy(a) - _LOSS))
     ]
-    there, here = zip(*[pair for pair in pairs if all(pair)] or [(0, 0)], strict=True)
     return Line(
         task=task,
         arm=arm,
@@ -65,8 +68,9 @@ def compare(task: str, arm: str, theirs: Sequence[Result], ours: Sequence[Result
         message_bits_down=_bits(ours, "wire", "down"),
         ratio=_both(theirs, "bytes") / _both(ours, "bytes"),
         message_ratio=_both(theirs, "wire") / _both(ours, "wire"),
-        reached=sum(all(pair) for pair in pairs),
-        ratio_to_target=sum(there) / sum(here) if sum(here) else 0.0,
+        reached=len(pairs),
+        ratio_to_target=_quotient([there.sent for there, _ in pairs], [here.sent for _, here in pairs]),
+        rounds_to_target=_quotient([here.round for _, here in pairs], [there.round for there, _ in pairs]),
     )
 
 
@@ -80,14 +84,15 @@ def table(lines: Sequence[Line]) -> Table:
     """Lines side by side."""
     out = Table("task", "arm")
     names = ("accuracy", "loss,\npoints", "bits up", "with\nmessages", "bits\ndown", "with\nmessages")
-    for name in (*names, "total\ntraffic", "with\nmessages", "to within\n1 point"):
+    for name in (*names, "total\ntraffic", "with\nmessages", "to within\n1 point", "in rounds\nof its"):
         out.add_column(name, justify="right")
     for line in lines:
         some = f" ({line.reached} of {len(line.accuracies)})" if line.reached < len(line.accuracies) else ""
         bits = (line.bits_up, line.message_bits_up, line.bits_down, line.message_bits_down)
         ratios = [units.ratio(ratio, 1) for ratio in (line.ratio, line.message_ratio, line.ratio_to_target)]
         accuracy = [units.share(statistics.mean(line.accuracies)), f"{100 * line.loss:.2f}"]
-        cells = [*accuracy, *(f"{value:.3g}" for value in bits), *ratios[:2], ratios[2] + some]
+        rounds = units.ratio(line.rounds_to_target, 1)
+        cells = [*accuracy, *(f"{value:.3g}" for value in bits), *ratios[:2], ratios[2] + some, rounds]
         out.add_row(escape(line.task), escape(line.arm), *cells)
     return out
 
@@ -128,10 +133,9 @@ def reached(result: Result, target: float, metric: str = "accuracy") -> Reached 
     return None
 
 
-def _bytes_until(result: Result, target: float) -> int:
-    """Payload bytes sent when ``target`` was reached; 0 if it never was."""
-    at = reached(result, target)
-    return 0 if at is None else at.sent
+def _quotient(above: Sequence[int], below: Sequence[int]) -> float:
+    """The sum of one over that of the other; 0 of nothing."""
+    return sum(above) / sum(below) if sum(below) else 0.0
 
 
 def _bits(results: Sequence[Result], what: str, way: str) -> float:

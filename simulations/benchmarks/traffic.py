@@ -30,22 +30,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Arm:
-    """What goes up, what comes down, the server's learning rate (0: the codec's), and how many times the rounds."""
+    """What goes up, what comes down, and how many times the rounds."""
 
     upload: str
     download: str
     mode: str = "delta"
-    lr: float = 0.0
     rounds: float = 1.0
 
 
 FP32: Final = "fp32"
+#: All with the same server rate.
 ARMS: Final[Mapping[str, Arm]] = {
     FP32: Arm("raw", "raw", "full"),
     "default": Arm(AUTO, AUTO),
-    "fine": Arm("ef:0.9+predict:0.5+ecsq:2.5", "ecsq:2.5,ladder=true", lr=1.5),
-    "stateless": Arm("ecsq:2.5", "ecsq:3,ladder=true", lr=1.5),
-    "small": Arm("dgc:0.7+ecsq:6", "ecsq:4,ladder=true", lr=1.0),
+    "dead zone": Arm("ef:0.9+predict:0.5+nmse:0.6", "nmse:0.6,ladder=true"),
+    "small": Arm("dgc:0.7+ecsq:6", "ecsq:4,ladder=true"),
     "top-k": Arm("ef+topk:0.02+int8", "int8"),
 }
 
@@ -54,9 +53,8 @@ def plan_of(task: str, arm: str, seed: int, out: Path, more: Sequence[str]) -> P
     """One run's plan; ``more`` are further keys, for all runs. Raises PlanError."""
     settings, sent = known("settings", task, SETTINGS), known("arm", arm, ARMS)
     codecs = (f"upload.codec={sent.upload}", f"download.codec={sent.download}", f"download.mode={sent.mode}")
-    lr = f"strategy.lr={sent.lr}"
     named = (f'run.out="{out}"', f'run.name="{file_name(task, arm, str(seed))}"', f"run.seed={seed}")
-    plan = plans.load(None, [*QUIET, *settings, f"task.name={task_of(task)}", *codecs, lr, *named, *more])
+    plan = plans.load(None, [*QUIET, *settings, f"task.name={task_of(task)}", *codecs, "strategy.lr=1", *named, *more])
     rounds = max(1, round(plan.run.rounds * sent.rounds))
     return plan.model_copy(update={"run": plan.run.model_copy(update={"rounds": rounds})})
 

@@ -119,12 +119,11 @@ EVERY = DETERMINISTIC + RANDOMISED
 #: What the default, "auto", may choose.
 CHOSEN = tuple(
     dict.fromkeys(
-        choose(Facts(size, cohort, often, round_, 30, private)).codec
+        choose(Facts(size, cohort, often, private)).codec
         for choose in (upload, download)
         for size in (28, 10**6)
         for cohort in (2, 5, 100)
         for often in (True, False)
-        for round_ in (1, 3, 30)
         for private in (True, False)
     )
 )

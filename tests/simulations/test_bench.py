@@ -124,9 +124,10 @@ def test_a_comparison_by_hand() -> None:
     assert (line.bits_up, line.message_bits_up) == pytest.approx((0.8, 1.6))
     assert line.ratio == pytest.approx(40 * 5 / 7)
     assert line.ratio_to_target == pytest.approx(40 * 5 / 5)  # a mean of three at 0.89: both in round 5
+    assert line.rounds_to_target == pytest.approx(1.0)
     assert line.reached == 1
     never = comparison.compare("digits", "x", [fp32, fp32], [ours, result([0.1] * 4, 100)])
-    assert (never.reached, never.ratio_to_target) == (1, pytest.approx(40))
+    assert (never.reached, never.ratio_to_target, never.rounds_to_target) == (1, pytest.approx(40), 1.0)
     assert comparison.mean_curve([fp32])[0] == (8000, 0.5)
 
 
