@@ -148,7 +148,7 @@ class Upload(Section):
     rate_end: float = Field(
         0.0, ge=0, description="rate of ecsq or dither, or loss of nmse, in the last round, linearly; 0: constant"
     )
-    floor: float = Field(0.0, ge=0, lt=1, description="auto: the share of an update's energy to keep at least")
+    floor: float = Field(0.0, ge=0, le=0.99999, description="auto: the share of an update's energy to keep at least")
 
     @field_validator("codec")
     @classmethod
@@ -169,7 +169,7 @@ class Download(Section):
     mode: Literal["delta", "full"] = Field("delta", description="send what changed since the device's version, or all")
     history: int = Field(50, ge=1, description="versions whose deltas are kept for devices that missed rounds")
 
-    floor: float = Field(0.0, ge=0, lt=1, description="auto: the share of a change's energy to keep at least")
+    floor: float = Field(0.0, ge=0, le=0.99999, description="auto: the share of a change's energy to keep at least")
 
     @field_validator("codec")
     @classmethod

@@ -15,6 +15,9 @@
 
     *A model so small* that its messages weigh more than its numbers is sent nearly as it is.
 
+    *Strategies that correct* devices' steps by the update as it was decoded (SCAFFOLD, FedDyn) bring back by themselves
+    what a codec loses. With feedback it would come back twice, and grow: they have none.
+
     *Under privacy* updates are noise, mostly: a fine dither, without the feedback that would be clipped.
 
 A plan may set a floor, the least share of the energy to keep. Nothing here reads a clock: the same seed gives the same
@@ -31,6 +34,7 @@ from typing import Final, NamedTuple
 
 from fedpress.plan import Plan
 from fedpress.sections import AUTO, Download, Upload
+from fedpress.server.strategies import STRATEGIES
 
 #: The rate or loss of the last stage that has one, in a codec's canonical text.
 _RATE: Final = re.compile(r"(.*\b(?:ecsq|dither|nmse):)([0-9.e-]+)")
@@ -44,6 +48,8 @@ _RARE_RATE: Final = 2.0
 _DOWN_RATE: Final = 1.5
 _LATTICE_LOSS: Final = 0.2
 _PRIVATE_RATE: Final = 1.5
+#: The rate of uploads without feedback, of a strategy that brings back itself what they lose.
+_CORRECTED_RATE: Final = 2.0
 #: What stands before uploads of clients that come often, and rarely: less than this share of the rounds.
 _PREDICTED: Final = "ef:0.9+predict:0.5+"
 _KEPT: Final = "ef:0.9+"
@@ -55,20 +61,23 @@ class Facts:
     """What is known when a codec is chosen.
 
     ``parameters``: of what travels. ``cohort``: clients whose updates make a round. ``often``: each of them comes in
-    half of the rounds at least. ``private``: updates carry noise, or are clipped and get some.
+    half of the rounds at least. ``private``: updates carry noise, or are clipped and get some. ``corrects``: the
+    strategy brings back what a codec loses.
     """
 
     parameters: int
     cohort: int
     often: bool
     private: bool = False
+    corrects: bool = False
 
     @classmethod
     def of(cls, plan: Plan, parameters: int) -> Facts:
         """Of a plan's rounds."""
         cohort = plan.cohort.buffer or plan.cohort_size(plan.clients.count)
         often = not plan.cohort.buffer and plan.cohort.fraction >= _OFTEN
-        return cls(parameters, cohort, often, plan.privacy.mode != "none")
+        corrects = STRATEGIES[plan.strategy.name].corrects
+        return cls(parameters, cohort, often, plan.privacy.mode != "none", corrects)
 
 
 class Choice(NamedTuple):
@@ -94,6 +103,8 @@ def upload(facts: Facts, floor: float = 0.0) -> Choice:
         return Choice(codec, "a model smaller than its messages: nearly exact")
     if facts.private:
         return Choice(_dithered("", _PRIVATE_RATE, floor), "under privacy: a fine dither, without feedback")
+    if facts.corrects:
+        return Choice(_dithered("", _CORRECTED_RATE, floor), "the strategy brings back what is lost: without feedback")
     if not facts.often:
         return Choice(_dithered(_KEPT, _RARE_RATE, floor), "clients come rarely: finer, and nothing is predicted")
     rate = next(rate for least, rate in _RATES if facts.cohort >= least)

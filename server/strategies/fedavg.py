@@ -33,6 +33,7 @@ class FedAvg:
     citation: ClassVar[str] = "McMahan et al. 2017"
     needs: ClassVar[frozenset[str]] = frozenset()
     server_lr: ClassVar[float] = 1.0
+    corrects: ClassVar[bool] = False
     #: Options that devices are told.
     told: ClassVar[tuple[str, ...]] = ()
 

@@ -37,6 +37,7 @@ class FedDyn(FedAvg):
     id: ClassVar[str] = "feddyn"
     citation: ClassVar[str] = "Acar et al. 2021"
     needs: ClassVar[frozenset[str]] = frozenset({POINTS, ROUNDS})
+    corrects: ClassVar[bool] = True
     told: ClassVar[tuple[str, ...]] = ("alpha",)
 
     alpha: Annotated[float, Field(ge=0, description="weight of the dynamic regulariser")] = 0.1

@@ -29,6 +29,7 @@ class Scaffold(FedAvg):
     id: ClassVar[str] = "scaffold"
     citation: ClassVar[str] = "Karimireddy et al. 2020"
     needs: ClassVar[frozenset[str]] = frozenset({EXACT, POINTS, ROUNDS, SGD})
+    corrects: ClassVar[bool] = True
 
     def layout(self, full: Spec) -> Layout:
         """The model, and a control variate for each weight."""

@@ -78,6 +78,8 @@ class Strategy(Protocol):
     """What it asks of a plan: names in ``server.strategies.compatibility``."""
     server_lr: ClassVar[float]
     """The server's learning rate where the plan names none."""
+    corrects: ClassVar[bool]
+    """Devices correct their next steps by their update as it was decoded, and so bring back what its codec lost."""
 
     def layout(self, full: Spec) -> Layout:
         """What travels of a model of spec ``full``, and beside it. Raises SpecError or PlanError for a bad pattern."""
