@@ -21,7 +21,6 @@ from fedpress.client.probe import Encoding
 from fedpress.errors import DataError, SpecError
 from fedpress.params import Array, Spec, Tensors, flatten, from_bytes, to_bytes, unflatten, zeros
 from fedpress.plan import load
-from fedpress.sections import Download, Upload
 from fedpress.server import events
 from fedpress.simulations.benchmarks.settings import QUIET, SETTINGS
 from fedpress.simulations.engines.inline import inline
@@ -32,8 +31,8 @@ from fedpress.simulations.tap import passed
 LOOP: Final = (
     "clients.count=10",
     "cohort.fraction=1",
-    f"upload.codec={Upload().codec}",
-    f"download.codec={Download().codec}",
+    "upload.codec=ef:0.9+predict:0.5+nmse:0.4",
+    "download.codec=nmse:0.4,ladder=true",
     "evaluate.server_every=0",
 )
 

@@ -55,7 +55,7 @@ def test_bound_knows_zeros() -> None:
 
 
 def test_a_tap_changes_nothing_and_sees_what_is_coded() -> None:
-    codec, context = parse("ef+predict:0.5+ecsq:3"), Context(5, 2, tensors(1))
+    codec, context = parse("ef+predict:0.5+ecsq:3"), Context(5, 2, tensors())
     state = codec.init(Spec.of(tensors()))
     _, state = seal(codec, tensors(2), state, context, Stream(1))
     wrapped = passed(Encoding(codec, tensors(), state, context, Stream(3)))
@@ -63,7 +63,7 @@ def test_a_tap_changes_nothing_and_sees_what_is_coded() -> None:
     assert wrapped.payload == payload
     assert all(np.array_equal(wrapped.state[n], after[n]) for n in after)
     corrected = add(tensors(), {n: state[f"residual/{n}"] for n in tensors()})
-    expected = subtract(corrected, {n: np.float32(0.5) * a for n, a in tensors(1).items()})
+    expected = subtract(corrected, {n: np.float32(0.5) * a for n, a in tensors().items()})
     assert all(np.array_equal(wrapped.seen[n], expected[n]) for n in expected)
     left = subtract(wrapped.seen, wrapped.arrived)
     assert np.allclose(flatten(left), flatten({n: after[f"residual/{n}"] for n in tensors()}), atol=1e-6)
@@ -86,7 +86,7 @@ def test_every_codec_is_measured_and_wrapped_ones_see_what_the_loop_saw(tmp_path
     assert [u.round for u in updates.rows] == [1, 2, 3]
     assert np.array_equal(flatten(again.rows[2].seen), flatten(updates.rows[2].seen))
     assert updates.rows[0].step is None
-    rows, shared = codecs.measure([updates.codec, "ecsq:3", "raw"], updates, "loop")
+    rows, shared = codecs.measure([updates.codec, "nmse:0.4", "raw"], updates, "loop")
     loop, plain, raw = rows
     assert loop.replayed
     assert not plain.replayed

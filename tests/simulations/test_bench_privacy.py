@@ -70,7 +70,7 @@ def test_a_run_says_what_it_spent_and_leaves_no_vaults(tmp_path: Path) -> None:
     assert [(row.epsilon, row.codecs) for row in rows] == [(e, codecs) for e in (8.0, NONE) for codecs in CODECS]
     for row in rows:
         assert row.spent is None if row.epsilon == NONE else row.spent is not None and 7.5 < row.spent <= 8.0
-    assert 0 < rows[1].uploaded < rows[2].uploaded < rows[0].uploaded / 4
+    assert 0 < max(rows[1].uploaded, rows[2].uploaded) < rows[0].uploaded / 4
     assert privacy.table(rows).row_count == len(rows)
     saved = json.loads((tmp_path / "privacy.json").read_text())
     assert [row["accuracies"] for row in saved] == [row.accuracies for row in rows]
