@@ -226,4 +226,6 @@ def test_any_sequence_of_events_keeps_the_laws(
         assert len(clients) == len(set(clients))  # one lease per client and round
     assert stepped <= 3
     if c.phase is Phase.FINISHED:
-        assert stepped == 3 or all(v.fate is Fate.DECLINED for v in c.leases.values())
+        fates = [v.fate for v in c.leases.values()]
+        declined, refused = fates.count(Fate.DECLINED), fates.count(Fate.REJECTED)
+        assert stepped == 3 or declined == len(fates) or declined + refused == len(fates) < 2 * declined
