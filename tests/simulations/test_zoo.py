@@ -56,7 +56,7 @@ def test_arms_differ_in_codecs_alone(tmp_path: Path) -> None:
         assert differing(raw, default) == {"run", "upload", "download"}
         assert raw.run.model_copy(update={"name": ""}) == default.run.model_copy(update={"name": ""})
         assert (default.upload, default.download) == (Upload(), Download())
-        assert raw.server_lr == default.server_lr == 1.0, "the same for all codecs"
+        assert raw.strategy.lr == default.strategy.lr == 1.0, "the same for all codecs"
 
 
 @pytest.mark.parametrize("task", sorted({cell.keys[0] for cell in CELLS.values()}))
@@ -90,7 +90,7 @@ def test_arms_are_read_from_words() -> None:
 def test_a_candidate_may_override_the_servers_rate(tmp_path: Path) -> None:
     arms = parse(["c1:upload.codec=ecsq:4 strategy.lr=1.2"])
     planned = runs.planned(["separable, sgd, 5 iid"], arms, [0], tmp_path, ["run.rounds=3"])
-    assert [plan.server_lr for plan in planned.values()] == [1.0, 1.2]
+    assert [plan.strategy.lr for plan in planned.values()] == [1.0, 1.2]
     assert [plan.run.rounds for plan in planned.values()] == [3, 3]
     with pytest.raises(PlanError, match="Unknown cell"):
         runs.planned(["separable"], arms, [0], tmp_path)

@@ -61,7 +61,7 @@ def planned(arms: Arms, seeds: Sequence[int], out: Path, more: Sequence[str] = (
 
 
 def _plan(run: Run, keys: Sequence[str], out: Path) -> Plan:
-    rate = f"strategy.lr={STRATEGIES[run.cell].server_lr or 1.0}"
+    rate = f"strategy.lr={STRATEGIES[run.cell].server_lr}"
     measured = _PERSONAL if is_personal(run.cell) else _SERVED
     name = file_name("strategies", run.half, run.cell, run.arm, str(run.seed))
     named = (f'run.out="{out}"', f'run.name="{name}"', f"run.seed={run.seed}")

@@ -41,7 +41,10 @@ CENTRAL = (
     *("privacy.mode=central", "privacy.noise_multiplier=1.5", "strategy.weighting=uniform"),
 )
 QUIET = ("engine.name=inline", "evaluate.server_every=0", "evaluate.clients_every=0", "clients.count=4")
-OVERFITTED = ("run.name=heart", "run.rounds=8", "train.epochs=15", "clients.partition=iid", "clients.holdout=0")
+OVERFITTED = (
+    *("run.name=heart", "run.rounds=8", "train.epochs=15", "clients.partition=iid", "clients.holdout=0"),
+    *("upload.codec=ef:0.9+predict:0.5+nmse:0.5", "download.codec=nmse:0.5,ladder=true"),
+)
 PRIVATE = (
     *("run.name=private", "run.rounds=2", "train.epochs=2", "clients.partition=iid", "clients.holdout=0"),
     *("privacy.mode=local", "privacy.noise_multiplier=3"),
