@@ -82,6 +82,11 @@ class Loss(NamedTuple):
         """The share of the energy that was lost (the normalised squared error); 0 where nothing was given."""
         return self.lost / self.given if self.given > 0 else 0.0
 
+    @property
+    def stalls(self) -> bool:
+        """Less than ``PROGRESS`` of the energy arrived: with feedback it might never."""
+        return self.lost > (1 - PROGRESS) * self.given
+
     @classmethod
     def of(cls, given: Tensors, arrived: Tensors) -> Loss:
         """Of tensors and of what became of them; the same float64 on every platform."""

@@ -38,7 +38,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from fedpress.compression.chain import Chain
-from fedpress.compression.codec import NOTHING, PROGRESS, Bytes, Codec, Context, Loss
+from fedpress.compression.codec import NOTHING, Bytes, Codec, Context, Loss
 from fedpress.compression.deadzone import DeadZone
 from fedpress.compression.grouped import Grouped, per_group
 from fedpress.compression.payload import Sealed, max_bytes, seal, sealed, unseal
@@ -132,7 +132,7 @@ class Publisher:
         base, base_hash = (None, "") if self.mode == "full" else (seen, seen_hash)
         given = exact if base is None else change(exact, base, self.spec, self.codec)
         codec, made = self.codec, self._sealed(self.codec, given, base_hash, version)
-        if base is not None and made.loss.lost > (1 - PROGRESS) * made.loss.given:
+        if base is not None and made.loss.stalls:
             codec, made = INSTEAD, self._sealed(INSTEAD, given, base_hash, version)
         model, added = _apply(codec, base, base_hash, made.payload, self.spec)
         link = Link(codec.text, base is None, base_hash, content_hash(model), len(made.payload))
@@ -142,8 +142,8 @@ class Publisher:
         """One delta from the version ``base`` to the newest, ``seen``, without loss; None if there is none."""
         if not isinstance(self.codec, DeadZone):
             return None
-        coded, change = per_group(self.codec, self.spec), subtract(seen, base)
-        payload = coded.exact(change, self.codec.exact) if isinstance(coded, Grouped) else self.codec.exact(change)
+        coded, missed = per_group(self.codec, self.spec), subtract(seen, base)
+        payload = coded.exact(missed, self.codec.exact) if isinstance(coded, Grouped) else self.codec.exact(missed)
         if payload is None or content_hash(_apply(self.codec, base, base_hash, payload, self.spec).model) != seen_hash:
             return None
         return Link(self.codec.text, False, base_hash, seen_hash, len(payload)), payload

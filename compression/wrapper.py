@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from fedpress.compression.chain import Chain, finishes
-from fedpress.compression.codec import NOTHING, PROGRESS, Context, State, Trip, Wire, part, prefixed
+from fedpress.compression.codec import NOTHING, Context, State, Trip, Wire, part, prefixed
 from fedpress.compression.nmse import Nmse
 from fedpress.compression.options import Options, build, options_of, values_of
 from fedpress.compression.stage import Stage
@@ -120,7 +120,7 @@ class Wrapper(Options, ABC):
         if not self.guarded:
             return made
         first = USUAL
-        if made.loss.lost > (1 - PROGRESS) * made.loss.given:
+        if made.loss.stalls:
             first, made = FINER, INSTEAD.trip(tensors, NOTHING, context, rng)._replace(state=made.state)
         return made._replace(wire=Wire(first + bytes(made.wire.side), {}))
 
