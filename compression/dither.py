@@ -66,27 +66,33 @@ class Dither(Stage):
 
     def encode(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State]:
         """Step, salt, levels."""
+        return self.echo(tensors, state, context, rng)[:2]
+
+    def echo(self, tensors: Tensors, state: State, context: Context, rng: Stream) -> tuple[Wire, State, Tensors]:
+        """As ``encode``; the levels need no decoding."""
         x, spec = flatten(tensors), Spec.of(tensors)
         step = self._step(x)
         if not step[0]:
-            return Wire(scales.ZERO, {}), state
-        salt, u, levels = self._drawn(x, step, context, rng)
+            return Wire(scales.ZERO, {}), state, unflatten(np.zeros(x.size, np.float32), spec)
+        salt, u, levels, arrived = self._drawn(x, step, context, rng)
         head = scales.to_bytes(step) + salt.to_bytes(2, "little")
         # Of all sizes with contexts, for they alone know the noise.
-        return Wire(head + entropy.encode(levels, spec, _LIMIT, "context", partial(_hint, u)), {}), state
+        coded = entropy.encode(levels, spec, _LIMIT, "context", partial(_hint, u))
+        return Wire(head + coded, {}), state, unflatten(arrived, spec)
 
     def _drawn(
         self, x: NDArray[np.float32], step: NDArray[np.float32], context: Context, rng: Stream
-    ) -> tuple[int, NDArray[np.float32], NDArray[np.int16]]:
-        """A salt, its noise, and the levels, which lose no more than may be."""
+    ) -> tuple[int, NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]:
+        """A salt, its noise, the levels, which lose no more than may be, and what they stand for."""
         most = (1 - self.keeps) * kernels.sum_squares(x) if self.keeps >= 0 else math.inf
         for _ in range(_TRIES):
             salt = int(rng.u64(1)[0]) & 0xFFFF
             u = _noise(context.seed, salt, x.size)
             levels = np.clip(np.rint(x / step + u), -_LIMIT, _LIMIT).astype(np.int16)
-            if kernels.sum_squares(x - (levels.astype(np.float32) - u) * step) <= most:
+            arrived = (levels.astype(np.float32) - u) * step
+            if kernels.sum_squares(x - arrived) <= most:
                 break
-        return salt, u, levels
+        return salt, u, levels, arrived
 
     def decode(self, wire: Wire, state: State, context: Context, spec: Spec) -> tuple[Tensors, State]:
         """Raises DecodeError."""
